@@ -131,6 +131,13 @@ pub enum Packing {
     Planar,
 }
 
+impl Packing {
+    /// Whether files hold codes of this width in this order: 2, 3, 4 and 8 bits continuous, every width planar.
+    pub const fn supports(self, bits: Bits) -> bool {
+        matches!((self, bits.get()), (Self::Planar, _) | (Self::Continuous, 2 | 3 | 4 | 8))
+    }
+}
+
 impl fmt::Display for Packing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
