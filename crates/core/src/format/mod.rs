@@ -16,5 +16,5 @@ pub mod packing;
 pub mod zero_points;
 
 pub use bits::{Bits, GroupSize, Packing};
-pub use group_index::{ActOrder, GroupIndex, GroupIndexKind};
-pub use zero_points::{ZeroDialect, ZeroEncoding, ZeroPoints};
+pub use group_index::{ActOrder, GroupIndex, GroupIndexError, GroupIndexKind};
+pub use zero_points::{ZeroDialect, ZeroEncoding, ZeroPoints, ZeroScan};
