@@ -4,7 +4,8 @@
 //! found, what was expected, and what to do next. Causes are chained through [`std::error::Error::source`] and
 //! never repeated in the message.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::backend::{BackendId, PlanReport, Rejection};
 use crate::device::Device;
@@ -171,7 +172,7 @@ pub enum Error {
     #[error("{}: tensor `{tensor}` has dtype {found}, expected {expected}; {hint}", file.display())]
     TensorDtype {
         /// The file that holds the tensor.
-        file: PathBuf,
+        file: Arc<Path>,
         /// The tensor.
         tensor: String,
         /// Its dtype.
@@ -186,7 +187,7 @@ pub enum Error {
     #[error("{}: tensor `{tensor}` has shape {found:?}, expected {expected}; {hint}", file.display())]
     TensorShape {
         /// The file that holds the tensor.
-        file: PathBuf,
+        file: Arc<Path>,
         /// The tensor.
         tensor: String,
         /// Its shape.
@@ -204,13 +205,13 @@ pub enum Error {
     )]
     GroupOutOfRange {
         /// The file that holds the tensor.
-        file: PathBuf,
+        file: Arc<Path>,
         /// The `g_idx` tensor.
         tensor: String,
         /// The row of the weight (input feature).
         row: usize,
         /// The value found.
-        found: i64,
+        found: i32,
         /// How many groups the layer has.
         groups: usize,
         /// What to do next.

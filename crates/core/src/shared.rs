@@ -30,11 +30,11 @@ impl<T: Pod> AsRef<[u8]> for OwnedVec<T> {
 
 impl<T: Pod + Send + Sync> Shared<T> {
     /// A view of `bytes` of `owner`, without a copy. `None` where the range leaves the owner's bytes, is not a
-    /// whole number of elements, or is not aligned for `T`.
-    pub(crate) fn view(owner: Owner, bytes: Range<usize>) -> Option<Self> {
+    /// whole number of elements, or is not aligned for `T`. `mapped` says whether the owner is a mapped file.
+    pub(crate) fn view(owner: Owner, bytes: Range<usize>, mapped: bool) -> Option<Self> {
         let slice = (*owner).as_ref().get(bytes.clone())?;
         bytemuck::try_cast_slice::<u8, T>(slice).ok()?;
-        Some(Self { owner, bytes, mapped: true, element: PhantomData })
+        Some(Self { owner, bytes, mapped, element: PhantomData })
     }
 
     /// How many bytes this slice holds in memory that is not a mapped file.
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_view_refuses_ranges_that_are_short_long_or_misaligned() {
         let words = Shared::from(vec![1u64, 2]);
-        let at = |range| Shared::<u32>::view(Arc::clone(&words.owner), range);
+        let at = |range| Shared::<u32>::view(Arc::clone(&words.owner), range, true);
         assert_eq!(at(8..16).as_deref(), Some(&[2u32, 0][..]));
         assert!(at(0..18).is_none(), "past the end");
         assert!(at(0..6).is_none(), "not a whole number of elements");
@@ -106,6 +106,6 @@ mod tests {
     #[test]
     fn only_memory_of_its_own_counts_as_resident() {
         assert_eq!(Shared::from(vec![0u16; 3]).resident_bytes(), 6);
-        assert_eq!(Shared::<u8>::view(owner(vec![0; 3]), 0..3).map(|v| v.resident_bytes()), Some(0));
+        assert_eq!(Shared::<u8>::view(owner(vec![0; 3]), 0..3, true).map(|v| v.resident_bytes()), Some(0));
     }
 }

@@ -10,6 +10,14 @@ use serde::{Serialize, Serializer};
 pub struct Bits(u8);
 
 impl Bits {
+    /// 2 bits.
+    pub const TWO: Self = Self(2);
+    /// 3 bits.
+    pub const THREE: Self = Self(3);
+    /// 4 bits.
+    pub const FOUR: Self = Self(4);
+    /// 8 bits.
+    pub const EIGHT: Self = Self(8);
     /// Every width there is, narrowest first.
     pub const ALL: [Self; 7] = [Self(2), Self(3), Self(4), Self(5), Self(6), Self(7), Self(8)];
 

@@ -132,6 +132,14 @@ impl GroupIndex {
         }
     }
 
+    /// Bytes held in memory: the copy of an act-order `g_idx` and its sorted order.
+    pub fn resident_bytes(&self) -> usize {
+        self.act_order().map_or(0, |order| {
+            let Tables { groups_of_rows, sorted_rows, starts, .. } = &*order.0;
+            size_of_val(&groups_of_rows[..]) + size_of_val(&sorted_rows[..]) + size_of_val(&starts[..])
+        })
+    }
+
     /// The group of a row, where a full group has `group_rows` rows.
     ///
     /// # Panics

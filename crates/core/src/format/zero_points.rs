@@ -204,6 +204,11 @@ impl ZeroPoints {
         true
     }
 
+    /// Reads the words as another encoding, without changing any.
+    pub(crate) fn reinterpret(&mut self, encoding: ZeroEncoding) {
+        self.encoding = encoding;
+    }
+
     /// What the stored fields tell about their encoding, whatever [`Self::encoding`] says. One pass over the words.
     pub fn scan(&self) -> ZeroScan {
         ZeroScan::of(self)
