@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::backend::{BackendId, PlanReport, Rejection};
+use crate::checkpoint::CheckpointFormat;
 use crate::device::Device;
 use crate::tensor::DType;
 
@@ -404,6 +405,42 @@ pub enum Error {
         /// The option.
         key: String,
         /// What is wrong, and which options or values there are.
+        problem: String,
+    },
+
+    // ---- saving ------------------------------------------------------------------------------------------
+    /// The directory to save into holds something already, or cannot be one.
+    #[error("{}: {problem}; give a directory that does not exist yet, or an empty one", path.display())]
+    Output {
+        /// The directory.
+        path: PathBuf,
+        /// What is in the way.
+        problem: String,
+    },
+
+    /// A layer has no representation in the format asked for.
+    #[error("layer `{layer}` cannot be stored as {format}: {reason}; {remedy}")]
+    NotStorable {
+        /// The layer.
+        layer: String,
+        /// The format asked for.
+        format: CheckpointFormat,
+        /// What the format has no room for.
+        reason: String,
+        /// What to do instead.
+        remedy: String,
+    },
+
+    /// What was written reads back as something else; it was removed again.
+    #[error(
+        "{}: layer `{layer}` reads back differently from what was saved: {problem}; nothing was left there. Check          the disk, and report this with the checkpoint's configuration", path.display()
+    )]
+    SavedDiffers {
+        /// The directory that was to be saved.
+        path: PathBuf,
+        /// The first layer that differs.
+        layer: String,
+        /// How it differs.
         problem: String,
     },
 

@@ -326,6 +326,13 @@ impl QuantLinear {
         self.info.symmetric = self.zeros.is_symmetric();
     }
 
+    /// Replaces the zero points by what they mean, where [`ZeroPoints`] had no encoding for what was stored.
+    pub(crate) fn replace_zeros(&mut self, zeros: ZeroPoints) {
+        self.zeros = zeros;
+        self.info.zero_encoding = self.zeros.encoding();
+        self.info.symmetric = self.zeros.is_symmetric();
+    }
+
     /// Bytes held in memory that is not a mapped file.
     pub fn resident_bytes(&self) -> usize {
         self.qweight.resident_bytes()

@@ -10,6 +10,9 @@
 //! 6. For asymmetric layers of up to 4 bits the mean of `code − zero` is near 0 in the right reading and near ±1
 //!    in the other. This is statistics, so it warns and never decides.
 //!
+//! GPTQModel before version 7 stored v1 zero points of 3 bits in a way of its own. Symmetric layers show it
+//! conclusively, asymmetric ones are read so where the configuration names such a version.
+//!
 //! A v1 zero point of 0 is stored in ways that only knowledge of the writer tells apart: see [`ZeroDialect`].
 
 use std::path::Path;
@@ -19,7 +22,7 @@ use serde::Serialize;
 use super::findings::Finding;
 use super::{CheckpointFormat, Configs, OpenOptions, QuantizeConfig};
 use crate::error::{Error, Result};
-use crate::format::{ZeroDialect, ZeroEncoding, packing};
+use crate::format::{ZeroDialect, ZeroEncoding, ZeroPoints, packing};
 use crate::quant_linear::QuantLinear;
 
 /// Stored zero points, the dialects of v1 aside.
@@ -79,6 +82,8 @@ pub struct ZeroEvidence {
     pub saturated_words: usize,
     /// The dialect in which those words were read.
     pub dialect: Option<ZeroDialect>,
+    /// 3-bit layers that were stored in the way of GPTQModel before version 7, and were restored.
+    pub restored_three_bits: usize,
 }
 
 /// What settled the reading of zero points.
@@ -126,8 +131,17 @@ pub(super) fn settle(
         mean_code_minus_zero: mean,
         saturated_words: 0,
         dialect: None,
+        restored_three_bits: 0,
     };
     for layer in layers {
+        if read_as == ZeroVersion::V1
+            && options.zeros_dialect.is_none()
+            && let Some(zeros) = restored_three_bits(layer, configs)
+        {
+            evidence.restored_three_bits += 1;
+            layer.replace_zeros(zeros);
+            continue;
+        }
         let encoding = match read_as {
             ZeroVersion::V2 => ZeroEncoding::V2,
             ZeroVersion::V1 => {
@@ -228,6 +242,14 @@ fn warn_about_mean(mean: Option<f64>, read_as: ZeroVersion, findings: &mut Vec<F
     }
 }
 
+/// The zero points of a 3-bit layer that GPTQModel before version 7 stored, as v2.
+fn restored_three_bits(layer: &QuantLinear, configs: &Configs) -> Option<ZeroPoints> {
+    let restored = layer.zeros().restored_three_bits()?;
+    let regular = layer.zero_scan().uniform.is_some();
+    let so_written = configs.iter().any(QuantizeConfig::is_gptqmodel_before_7);
+    (restored.is_symmetric() || (so_written && !regular)).then_some(restored)
+}
+
 /// The dialect of one layer stored as v1, and in how many words it matters.
 fn settle_dialect(
     layer: &QuantLinear,
@@ -277,6 +299,9 @@ impl Seen {
             match layer.zero_scan().uniform {
                 Some(field) if field == symmetric => seen.symmetric_v2 += 1,
                 Some(field) if field + 1 == symmetric => seen.symmetric_v1 += 1,
+                _ if layer.zeros().restored_three_bits().is_some_and(|zeros| zeros.is_symmetric()) => {
+                    seen.symmetric_v1 += 1;
+                }
                 _ => {
                     seen.asymmetric += 1;
                     unsettled.push(layer);

@@ -209,6 +209,17 @@ impl ZeroPoints {
         self.encoding = encoding;
     }
 
+    /// The same zero points in v2, if GPTQModel before version 7 stored them: at 3 bits it subtracted a constant
+    /// whose ones are not in the fields, whole word by whole word. `None` at other widths.
+    pub(crate) fn restored_three_bits(&self) -> Option<Self> {
+        let here = self.bits == Bits::THREE && self.packing == Packing::Continuous;
+        here.then(|| Self {
+            words: step::restore_three_bits(self.words(), self.words_per_group()).into(),
+            encoding: ZeroEncoding::V2,
+            ..self.clone()
+        })
+    }
+
     /// What the stored fields tell about their encoding, whatever [`Self::encoding`] says. One pass over the words.
     pub fn scan(&self) -> ZeroScan {
         ZeroScan::of(self)

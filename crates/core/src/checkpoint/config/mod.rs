@@ -146,6 +146,13 @@ impl QuantizeConfig {
         self.quantizers.iter().any(|quantizer| quantizer.is_at_least("gptqmodel", "0.9.0"))
     }
 
+    /// Whether GPTQModel before version 7 wrote the file. It stored v1 zero points of 3 bits in a way of its own.
+    pub fn is_gptqmodel_before_7(&self) -> bool {
+        let mut versions =
+            self.quantizers.iter().filter(|quantizer| quantizer.is_at_least("gptqmodel", "0.9.0"));
+        versions.next().is_some_and(|quantizer| !quantizer.is_at_least("gptqmodel", "7.0.0.dev0"))
+    }
+
     /// Whether AutoGPTQ, or a program that names nobody, wrote the file. AutoGPTQ stores a v1 zero point of 0 in a
     /// way that destroys its neighbours, and never fills in `meta.quantizer` itself; copies of its packer are many.
     pub fn is_autogptq_lineage(&self) -> bool {

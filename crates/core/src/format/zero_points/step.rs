@@ -17,6 +17,18 @@ pub(super) const fn ones(bits: Bits) -> Option<u32> {
 /// 1 in each of the 32 fields of a block of 3-bit codes, read as one little-endian integer of 96 bits.
 const ONES_OF_THREE_BITS: u128 = 0x2492_4924_9249_2492_4924_9249;
 
+/// What GPTQModel subtracted from the three words of a block of 3-bit codes before version 7, where
+/// [`ONES_OF_THREE_BITS`] would have been right.
+const MISPLACED_ONES_OF_THREE_BITS: [u32; 3] = [0x2492_4924, 0x9249_2492, 0x4924_9249];
+
+/// Gives rows of `width` words back what GPTQModel before version 7 took from 3-bit zero points: v2.
+pub(super) fn restore_three_bits(words: &[u32], width: usize) -> Vec<u32> {
+    let rows = words.chunks(width.max(1));
+    rows.flat_map(|row| row.iter().zip(MISPLACED_ONES_OF_THREE_BITS.iter().cycle()))
+        .map(|(word, ones)| word.wrapping_add(*ones))
+        .collect()
+}
+
 /// The direction of a conversion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {

@@ -141,6 +141,19 @@ fn the_dialects_are_one_where_fields_do_not_divide_a_word() {
 }
 
 #[test]
+fn three_bit_zeros_of_gptqmodel_before_version_7_are_restored() {
+    // What it wrote for symmetric zero points (4), twice: a row begins with the first constant again.
+    let stored = [0x0000_0000, 0xB6DB_6DB7, 0x4924_9249, 0x0000_0000].repeat(2);
+    let zeros =
+        ZeroPoints::new(stored.into(), 2, 42, Bits::THREE, Packing::Continuous, V1(FieldWrap)).unwrap();
+    let restored = zeros.restored_three_bits().unwrap();
+    assert_eq!(read(&restored, 0), [4; 42]);
+    assert_eq!(read(&restored, 1), [4; 42]);
+    assert!(restored.is_symmetric() && !zeros.is_symmetric());
+    assert!(row(4, 8, &[0x7777_7777], V1(FieldWrap)).restored_three_bits().is_none(), "only at 3 bits");
+}
+
+#[test]
 fn words_that_do_not_fit_the_shape_are_refused() {
     let new = |words: usize, groups, columns, width, packing| {
         ZeroPoints::new(vec![0; words].into(), groups, columns, bits(width), packing, V2).is_some()
