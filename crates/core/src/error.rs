@@ -72,7 +72,7 @@ pub enum Error {
         path: PathBuf,
         /// The pattern, as written in the file.
         pattern: String,
-        /// `is not a valid pattern`, or `does not terminate on `<module>``.
+        /// What is wrong with it: not a valid pattern, or not one that terminates on a module.
         problem: String,
         /// The regular-expression engine's answer.
         source: Box<fancy_regex::Error>,

@@ -63,7 +63,7 @@ impl std::str::FromStr for DType {
     }
 }
 
-/// A Rust type whose values a tensor can hold: `f32`, [`f16`] or [`bf16`].
+/// A Rust type whose values a tensor can hold: `f32`, [`struct@f16`] or [`bf16`].
 pub trait Element: Pod + Send + Sync + sealed::Sealed {
     /// The type's name at run time.
     const DTYPE: DType;
