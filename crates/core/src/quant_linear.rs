@@ -66,6 +66,17 @@ pub struct LayerInfo {
     pub packed_bytes: usize,
 }
 
+/// A layer's place in its model: an index into [`Checkpoint::layers`](crate::checkpoint::Checkpoint::layers).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct LayerId(pub(crate) usize);
+
+impl LayerId {
+    /// The index.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 impl LayerInfo {
     /// Whether the last group has fewer rows than the others.
     pub fn short_last_group(&self) -> bool {

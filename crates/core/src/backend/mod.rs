@@ -24,6 +24,8 @@ pub use options::{OptionSpec, Options};
 pub use registry::{API_VERSION, Condition, Open, Probe, Registration, Registry};
 pub use rejection::Rejection;
 
+pub use crate::quant_linear::LayerId;
+
 use crate::device::{Context, Memory};
 use crate::error::Result;
 use crate::quant_linear::QuantLinear;
@@ -91,17 +93,6 @@ pub trait Linear: Send + Sync {
 
     /// Bytes that this layer alone holds on its device, beside the packed layer it came from.
     fn resident_bytes(&self) -> usize;
-}
-
-/// A layer's place in its model: an index into [`Checkpoint::layers`](crate::checkpoint::Checkpoint::layers).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
-pub struct LayerId(pub(crate) usize);
-
-impl LayerId {
-    /// The index.
-    pub fn index(self) -> usize {
-        self.0
-    }
 }
 
 /// What a step did.

@@ -22,10 +22,9 @@ pub use findings::{Finding, Severity};
 pub use safetensors_file::StoredTensor;
 pub use zeros::{SettledBy, ZeroEvidence, ZeroVersion};
 
-use crate::backend::LayerId;
 use crate::error::{Error, Result};
 use crate::format::ZeroDialect;
-use crate::quant_linear::QuantLinear;
+use crate::quant_linear::{LayerId, QuantLinear};
 
 /// A GPTQ checkpoint, opened and checked: its quantized layers, its plain tensors, its configuration.
 ///
