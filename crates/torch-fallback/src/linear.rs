@@ -124,7 +124,7 @@ impl<'a> Strip<'a> {
         let first = group * self.layer.out_features();
         let Range { start, end } = self.columns;
         self.layer.scales().read(first + start..first + end, &mut self.scales);
-        self.layer.zeros().unpack_group(group, start..end, &mut self.zeros);
+        self.layer.zeros().unpack_group(group, start..end, &mut self.zeros[..end - start]);
     }
 
     /// Adds the products of some rows of the group entered last. `x` holds whole rows of K values.
@@ -134,7 +134,16 @@ impl<'a> Strip<'a> {
         let mut codes = [0u8; STRIP];
         let mut sum: Tile = [[0.0; STRIP]; PIECE];
         for row in rows {
-            unpack_row(self.layer.qweight(), n, bits, packing, row, self.columns.clone(), &mut codes);
+            let columns = self.columns.clone();
+            unpack_row(
+                self.layer.qweight(),
+                n,
+                bits,
+                packing,
+                row,
+                columns,
+                &mut codes[..self.columns.len()],
+            );
             let mut weights = [0.0f32; STRIP];
             for (weight, (code, zero)) in weights.iter_mut().zip(codes.iter().zip(&self.zeros)) {
                 // An integer of at most 9 bits: exact.

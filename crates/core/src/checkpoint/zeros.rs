@@ -355,15 +355,16 @@ fn mean_code_minus_stored(layers: &[&QuantLinear]) -> Option<f64> {
     for layer in narrow.iter().step_by(narrow.len().div_ceil(SAMPLE_LAYERS).max(1)) {
         let info = layer.info();
         let columns = 0..info.out_features.min(SAMPLE_COLUMNS);
+        let (codes, zeros) = (&mut codes[..columns.len()], &mut zeros[..columns.len()]);
         let group_rows = info.group_size.rows(info.in_features);
         // Read as v2, a field is what is stored.
         let mut stored = layer.zeros().clone();
         stored.reinterpret(ZeroEncoding::V2);
         for k in (0..info.in_features).step_by(info.in_features.div_ceil(SAMPLE_ROWS).max(1)) {
             let n = info.out_features;
-            packing::unpack_row(layer.qweight(), n, info.bits, info.packing, k, columns.clone(), &mut codes);
-            stored.unpack_group(layer.group_index().group_of(k, group_rows), columns.clone(), &mut zeros);
-            for (code, zero) in codes.iter().zip(&zeros).take(columns.len()) {
+            packing::unpack_row(layer.qweight(), n, info.bits, info.packing, k, columns.clone(), codes);
+            stored.unpack_group(layer.group_index().group_of(k, group_rows), columns.clone(), zeros);
+            for (code, zero) in codes.iter().zip(zeros.iter()) {
                 sum += i64::from(*code) - i64::from(*zero);
                 count += 1;
             }
