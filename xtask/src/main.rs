@@ -1,0 +1,55 @@
+//! Automation: `cargo xtask TASK`. One file for each task; `cargo xtask --help` lists them.
+
+mod tensor_file;
+mod tidy;
+mod trim_fixture;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Any failure of a task. Its text says what to do.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Automation of this workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check the rules of docs/architecture.md that text can hold.
+    Tidy,
+    /// Cut a checkpoint and its golden down to a test fixture.
+    TrimFixture(trim_fixture::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Tidy => tidy::run(),
+        Task::TrimFixture(arguments) => trim_fixture::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the workspace: tasks may be started anywhere in it.
+pub(crate) fn workspace_root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_owned()
+}
+
+/// Puts the file in front of what the operating system or a parser says about it.
+pub(crate) fn at<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Box<dyn Error> {
+    move |error| format!("{}: {error}", path.display()).into()
+}
