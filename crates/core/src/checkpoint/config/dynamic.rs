@@ -3,33 +3,33 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use fancy_regex::Regex;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::keys::Entry;
+use super::keys::{Entry, shorten};
 use super::pattern::{self, Matcher};
 use crate::error::{Error, Result};
 use crate::format::{Bits, GroupSize};
 
 /// The rules of `dynamic`, in the order in which they are tried.
 ///
-/// A rule is a pattern and what it says of the modules whose full name it matches, from the name's start and not
-/// necessarily to its end. `-:PATTERN` leaves them unquantized; `+:PATTERN`, or `PATTERN` alone, overrides values.
-/// As in GPTQModel, rules whose text begins with `-` are tried before all others, each kind in the order of the
-/// file; the first that matches decides alone, and what it does not override is the file's, not another rule's.
+/// A rule is a pattern and what it says of the modules whose full name it matches, from the name's start and
+/// not necessarily to its end. `-:PATTERN` leaves them unquantized; `+:PATTERN`, or `PATTERN` alone,
+/// overrides values. As in GPTQModel, rules whose text begins with `-` are tried before all others, each kind
+/// in the order of the file; the first that matches decides alone, and what it does not override is the
+/// file's, not another rule's.
 ///
-/// The body of a `-:` rule is not read. Any other body is an object; `{}` and `null` override nothing, yet end the
-/// search. `false`, which GPTQModel rejects and vLLM takes for a skip, is refused. Keys of a body are looked up as
-/// they are spelled here and have no aliases, since no reader knows any.
+/// The body of a `-:` rule is not read. Any other body is an object; `{}` and `null` override nothing, yet
+/// end the search. `false`, which GPTQModel rejects and vLLM takes for a skip, is refused. Keys of a body are
+/// looked up as they are spelled here and have no aliases, since no reader knows any.
 #[derive(Clone, Debug, Default)]
 pub struct DynamicRules {
     path: PathBuf,
     rules: Vec<Written>,
-    /// The first rule for each name that a pattern spells out.
+    /// The first rule for each name that a pattern is.
     exact: HashMap<String, usize>,
     /// All other patterns, by rule.
-    patterns: Vec<(usize, Regex)>,
+    patterns: Vec<(usize, Matcher)>,
 }
 
 /// A rule as the file writes it.
@@ -98,7 +98,7 @@ impl DynamicRules {
             let rule = parsed.rules.len();
             match matcher {
                 Matcher::Exact(name) => _ = parsed.exact.entry(name).or_insert(rule),
-                Matcher::Start(regex) => parsed.patterns.push((rule, *regex)),
+                matcher => parsed.patterns.push((rule, matcher)),
             }
             parsed.rules.push(Written { pattern: text.to_owned(), action });
         }
@@ -112,14 +112,14 @@ impl DynamicRules {
     /// [`DynamicRule`](Error::DynamicRule) where a pattern backtracks without end on this name.
     pub fn of(&self, module: &str) -> Result<Rule<'_>> {
         let exact = self.exact.get(module).copied();
-        for (rule, regex) in &self.patterns {
+        for (rule, matcher) in &self.patterns {
             if exact.is_some_and(|exact| exact < *rule) {
                 break;
             }
             let written = self.rules.get(*rule);
-            let matches = regex.is_match(module).map_err(|error| {
+            let matches = matcher.is_match(module).map_err(|error| {
                 let text = written.map_or("", |written| &written.pattern);
-                self.failed(text, format!("does not terminate on `{module}`"), error)
+                self.failed(text, format!("does not terminate on `{}`", shorten(module)), error)
             })?;
             if matches {
                 return Ok(written.map_or(Rule::None, Written::rule));
@@ -330,9 +330,8 @@ mod tests {
             }
         }
         let packed = parse(&json!({"a": {"pack_dtype": "int16"}}));
-        assert!(
-            matches!(packed, Err(Error::Unsupported { feature, .. }) if feature.contains("dynamic.a.pack_dtype"))
-        );
+        let key = "dynamic.a.pack_dtype";
+        assert!(matches!(packed, Err(Error::Unsupported { feature, .. }) if feature.contains(key)));
     }
 
     #[test]

@@ -60,8 +60,8 @@ impl QuantizeConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigMissing`](Error::ConfigMissing) where there is none, [`Io`](Error::Io) where a file cannot be read,
-    /// [`ConfigSyntax`](Error::ConfigSyntax) where one is not JSON, and those of
+    /// [`ConfigMissing`](Error::ConfigMissing) where there is none, [`Io`](Error::Io) where a file cannot be
+    /// read, [`ConfigSyntax`](Error::ConfigSyntax) where one is not JSON, and those of
     /// [`from_json`](QuantizeConfig::from_json). A file that cannot be read or parsed is an error even where
     /// another place has a good one: whether they agree would be unknown.
     pub fn find(dir: &Path) -> Result<Configs> {
@@ -174,8 +174,8 @@ fn read(path: &Path) -> Result<Option<Value>> {
     }
 }
 
-/// The text with `null` where Python wrote a number that JSON has not: `config.json` of state-space models holds
-/// limits of `Infinity`.
+/// The text with `null` where Python wrote a number that JSON has not: `config.json` of state-space models
+/// holds limits of `Infinity`.
 fn without_non_finite(text: &[u8]) -> Vec<u8> {
     const WORDS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
     let mut clean = Vec::with_capacity(text.len());
@@ -300,10 +300,10 @@ mod tests {
     fn a_file_that_cannot_be_read_is_not_a_missing_one() {
         let dir = checkpoint(&THREE[..1]);
         fs::create_dir(dir.path().join("quantize_config.json")).expect("made");
-        let result = QuantizeConfig::find(dir.path());
-        assert!(
-            matches!(&result, Err(Error::Io { action: "read", path, .. }) if path.ends_with("quantize_config.json"))
-        );
+        match QuantizeConfig::find(dir.path()) {
+            Err(Error::Io { action: "read", path, .. }) => assert!(path.ends_with("quantize_config.json")),
+            other => panic!("gave {other:?}"),
+        }
     }
 
     #[cfg(unix)]

@@ -24,7 +24,8 @@ impl<'j> Entry<'j> {
         Self { source, key: source.key.clone().unwrap_or_default(), value }
     }
 
-    /// The value of `key`, spelled exactly so. `None` where it is missing or null, or where this is no object.
+    /// The value of `key`, spelled exactly so. `None` where it is missing or null, or where this is no
+    /// object.
     pub(crate) fn child(&self, key: &str) -> Option<Self> {
         let value = self.value.get(key).filter(|value| !value.is_null())?;
         Some(Self { source: self.source, key: self.dotted(key), value })
@@ -148,8 +149,8 @@ impl<'j> Keys<'j> {
         self.all(names).into_iter().next().map(|(_, entry)| entry)
     }
 
-    /// What `read` makes of the keys called one of `names`. Two that disagree are an error: nothing tells which
-    /// of them its reader would believe.
+    /// What `read` makes of the keys called one of `names`. Two that disagree are an error: nothing tells
+    /// which of them its reader would believe.
     pub(crate) fn agreed<T: PartialEq>(
         &self,
         names: &[&'static str],
@@ -185,7 +186,7 @@ impl<'j> Keys<'j> {
         let is_known = |key: &str| known.iter().any(|name| key.eq_ignore_ascii_case(name));
         let ignored: Vec<_> = self.object.keys().filter(|key| !is_known(key)).collect();
         if !ignored.is_empty() {
-            tracing::debug!(source = %self.root.source, ?ignored, "configuration keys that nothing here reads");
+            tracing::debug!(source = %self.root.source, ?ignored, "keys that nothing here reads");
         }
     }
 }

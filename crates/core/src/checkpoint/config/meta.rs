@@ -16,8 +16,8 @@ pub struct Quantizer {
 }
 
 impl Quantizer {
-    /// The entries of `meta.quantizer`: one string, or a list of them. Anything else in it is skipped, since who
-    /// wrote a file only matters where its zero points are ambiguous.
+    /// The entries of `meta.quantizer`: one string, or a list of them. Anything else in it is skipped, since
+    /// who wrote a file only matters where its zero points are ambiguous.
     pub(crate) fn list(value: &Value) -> Vec<Self> {
         match value {
             Value::Array(entries) => {
@@ -35,8 +35,8 @@ impl Quantizer {
         Some(Self { name, version })
     }
 
-    /// Whether this is `name` in `version` or a later one, in the order of PEP 440. `false` for a version that
-    /// cannot be read.
+    /// Whether this is `name` in `version` or a later one, in the order of PEP 440. `false` for a version
+    /// that cannot be read.
     pub fn is_at_least(&self, name: &str, version: &str) -> bool {
         let ours = self.version.as_deref().and_then(Version::parse);
         self.name == name && ours.zip(Version::parse(version)).is_some_and(|(ours, least)| ours >= least)
@@ -50,8 +50,8 @@ impl fmt::Display for Quantizer {
     }
 }
 
-/// A version of a Python package. The order of the fields, and of the variants in them, is the order of PEP 440.
-/// Its local part (`+cu121`) says how a package was built, not what is in it, and is dropped.
+/// A version of a Python package. The order of the fields, and of the variants in them, is the order of PEP
+/// 440. Its local part (`+cu121`) says how a package was built, not what is in it, and is dropped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Version {
     epoch: u64,

@@ -1,22 +1,25 @@
 //! How a checkpoint says that it was quantized.
 //!
-//! Every writer of GPTQ checkpoints has its own file, its own names for the same keys, and its own idea of what
-//! a missing key means. [`QuantizeConfig`] is the one typed reading of all of them.
+//! Every writer of GPTQ checkpoints has its own file, its own names for the same keys, and its own idea of
+//! what a missing key means. [`QuantizeConfig`] is the one typed reading of all of them.
 //!
-//! * Places: `quantize_config.json`, `quant_config.json`, `config.json["quantization_config"]`. All that exist are
-//!   read; the first is the primary, and where another contradicts it, [`Configs`] says so.
-//! * Key names are compared without case. A key whose value is `null` is a missing key. Integers may be written as
-//!   `128.0`, booleans as `0` and `1` (Python counts its booleans as integers); numbers in quotes are refused.
-//! * Keys of one file that mean the same must agree, with one exception: `format` wins over `checkpoint_format`,
-//!   as in GPTQModel.
-//! * What decides the layout of the tensors is strict: a wrong type or an impossible value is an error with the
-//!   key's name. What only hints (`meta`, `max_input_length`, file names, module lists) is dropped when malformed.
-//!   Keys that nothing here needs are ignored.
-//! * Widths of 5, 6 and 7 bits exist only in the planar layout. Where no key names the format, one such width, for
-//!   the model or in a `dynamic` rule, makes the whole checkpoint `gptq_p`, as in GPTQModel. Where a key does name
-//!   `gptq` or `gptq_v2`, the file contradicts itself and is refused: no layout is known that it could mean.
+//! * Places: `quantize_config.json`, `quant_config.json`, `config.json["quantization_config"]`. All that
+//!   exist are read; the first is the primary, and where another contradicts it, [`Configs`] says so.
+//! * Key names are compared without case. A key whose value is `null` is a missing key. Integers may be
+//!   written as `128.0`, booleans as `0` and `1` (Python counts its booleans as integers); numbers in quotes
+//!   are refused.
+//! * Keys of one file that mean the same must agree, with one exception: `format` wins over
+//!   `checkpoint_format`, as in GPTQModel.
+//! * What decides the layout of the tensors is strict: a wrong type or an impossible value is an error with
+//!   the key's name. What only hints (`meta`, `max_input_length`, file names, module lists) is dropped when
+//!   malformed. Keys that nothing here needs are ignored.
+//! * Widths of 5, 6 and 7 bits exist only in the planar layout. Where no key names the format, one such
+//!   width, for the model or in a `dynamic` rule, makes the whole checkpoint `gptq_p`, as in GPTQModel. Where
+//!   a key does name `gptq` or `gptq_v2`, the file contradicts itself and is refused: no layout is known that
+//!   it could mean.
 //!
-//! A configuration is a claim. What the tensors show (`g_idx`, shapes, symmetric zero points) decides, elsewhere.
+//! A configuration is a claim. What the tensors show (`g_idx`, shapes, symmetric zero points) decides,
+//! elsewhere.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -47,13 +50,14 @@ pub use meta::Quantizer;
 pub struct QuantizeConfig {
     /// The width of a code, unless a rule of `dynamic` says otherwise. Required in the file.
     pub bits: Bits,
-    /// Rows that share a scale and a zero point, unless a rule of `dynamic` says otherwise. 128 where not given.
+    /// Rows that share a scale and a zero point, unless a rule of `dynamic` says otherwise. 128 where not
+    /// given.
     pub group_size: GroupSize,
     /// Whether rows were quantized in order of activation; `None` where not given, which GPTQModel and
     /// transformers read as `false`, AutoGPTQ as `true`. A hint: the `g_idx` tensor decides.
     pub desc_act: Option<bool>,
-    /// Whether every zero point is `2^(bits − 1)`, unless a rule of `dynamic` says otherwise. `true` where not
-    /// given.
+    /// Whether every zero point is `2^(bits − 1)`, unless a rule of `dynamic` says otherwise. `true` where
+    /// not given.
     pub sym: bool,
     /// How codes are packed and zero points stored. `gptq` where not given (`gptq_p` where a width needs it).
     pub format: CheckpointFormat,
@@ -86,18 +90,20 @@ impl QuantizeConfig {
     ///
     /// [`ConfigValue`](crate::Error::ConfigValue) for a value that no checkpoint can have,
     /// [`DynamicRule`](crate::Error::DynamicRule) for a pattern that is none, and
-    /// [`Unsupported`](crate::Error::Unsupported), by name, for what is known and not read: methods other than
-    /// GPTQ, codes packed into anything but 32-bit words, `rotation`, `adapter`, `bitblas`.
+    /// [`Unsupported`](crate::Error::Unsupported), by name, for what is known and not read: methods
+    /// other than GPTQ, codes packed into anything but 32-bit words, `rotation`, `adapter`, `bitblas`.
     pub fn from_json(value: &Value, source: ConfigSource) -> Result<Self> {
         parse::quantize_config(value, source)
     }
 
     /// The configuration that text-generation-inference stores as tensors of one number beside the weights:
-    /// `gptq_bits`, `gptq_groupsize`, and `gptq_sym`, whose absence means asymmetric. `path` is the weight file.
+    /// `gptq_bits`, `gptq_groupsize`, and `gptq_sym`, whose absence means asymmetric. `path` is the weight
+    /// file.
     ///
     /// # Errors
     ///
-    /// [`ConfigValue`](crate::Error::ConfigValue) unless `bits` is 2, 3, 4 or 8 and `group_size` is −1 or positive.
+    /// [`ConfigValue`](crate::Error::ConfigValue) unless `bits` is 2, 3, 4 or 8 and `group_size` is −1
+    /// or positive.
     pub fn from_scalars(bits: i64, group_size: i64, sym: Option<bool>, path: &Path) -> Result<Self> {
         scalars::quantize_config(bits, group_size, sym, path)
     }
@@ -134,14 +140,14 @@ impl QuantizeConfig {
         }
     }
 
-    /// Whether the file gives `key`, one of those that [`defaulted`](Self::defaulted) lists where they are missing.
+    /// Whether the file gives `key`, one of those that [`defaulted`](Self::defaulted) lists where they are
+    /// missing.
     pub fn gives(&self, key: &str) -> bool {
         !self.defaulted.contains(&key)
     }
 
-    /// Whether GPTQModel 0.9.0 or later had a hand in the file. Its v1 zero points of 2, 4 and 8 bits are stored by
-    /// subtracting from whole words, so that a zero point of 0 borrows from its neighbour; older versions did not
-    /// write asymmetric v1 files at all.
+    /// Whether GPTQModel 0.9.0 or later had a hand in the file. Its v1 zero points of 2, 4 and 8 bits are
+    /// stored by subtracting from whole words, so that a zero point of 0 borrows from its neighbour.
     pub fn is_gptqmodel_lineage(&self) -> bool {
         self.quantizers.iter().any(|quantizer| quantizer.is_at_least("gptqmodel", "0.9.0"))
     }
@@ -153,8 +159,9 @@ impl QuantizeConfig {
         versions.next().is_some_and(|quantizer| !quantizer.is_at_least("gptqmodel", "7.0.0.dev0"))
     }
 
-    /// Whether AutoGPTQ, or a program that names nobody, wrote the file. AutoGPTQ stores a v1 zero point of 0 in a
-    /// way that destroys its neighbours, and never fills in `meta.quantizer` itself; copies of its packer are many.
+    /// Whether AutoGPTQ, or a program that names nobody, had a hand in the file. AutoGPTQ stores a v1 zero
+    /// point of 0 in a way that destroys its neighbours, and programs that copied its packer leave
+    /// `meta.quantizer` out.
     pub fn is_autogptq_lineage(&self) -> bool {
         self.quantizers.is_empty()
             || self
@@ -163,8 +170,8 @@ impl QuantizeConfig {
                 .any(|q| matches!(q.name.as_str(), "auto_gptq" | "autogptq" | "auto-gptq"))
     }
 
-    /// [`raw`](Self::raw) as it reads when the tensors are saved in `format`: only the keys that name the format
-    /// change. `format` and `checkpoint_format` are both written, since readers look at either.
+    /// [`raw`](Self::raw) as it reads when the tensors are saved in `format`: only the keys that name the
+    /// format change. `format` and `checkpoint_format` are both written, since readers look at either.
     pub fn raw_with_format(&self, format: CheckpointFormat) -> Map<String, Value> {
         let name = Value::from(format.to_string());
         let mut raw = self.raw.clone();
@@ -187,7 +194,8 @@ impl QuantizeConfig {
     }
 }
 
-/// What a configuration says of one module. Nothing can be added to these two without every reader having to know.
+/// What a configuration says of one module. Nothing can be added to these two without every reader having to
+/// know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModuleConfig<'c> {
     /// A rule leaves the module unquantized.
@@ -254,6 +262,8 @@ fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use serde_json::json;
 
     use super::*;
@@ -291,12 +301,12 @@ mod tests {
 
     #[test]
     fn only_the_format_keys_change_when_the_format_does() {
-        let file = json!({"bits": 4, "Checkpoint_Format": "gptq", "meta": {"quantizer": ["optimum:1.0"]}, "extra": 1});
+        let file = json!({"bits": 4, "Checkpoint_Format": "gptq", "meta": {"uri": "https://"}, "extra": 1});
         let raw = config(&file).raw_with_format(CheckpointFormat::GptqV2);
         assert_eq!(
             Value::from(raw),
             json!({
-                "bits": 4, "Checkpoint_Format": "gptq_v2", "meta": {"quantizer": ["optimum:1.0"]}, "extra": 1,
+                "bits": 4, "Checkpoint_Format": "gptq_v2", "meta": {"uri": "https://"}, "extra": 1,
                 "format": "gptq_v2",
             })
         );
@@ -325,4 +335,102 @@ mod tests {
         assert_eq!(report["defaulted"], json!(["group_size", "desc_act", "sym", "format", "lm_head"]));
         assert_eq!(report.get("raw"), None);
     }
+
+    /// Any JSON, a few levels deep, with numbers and names that mean something now and then.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            (-2..10i64).prop_map(Value::from),
+            select(&["gptq", "gptq_v2", "marlin", "int32", "gptqmodel:0.9.0-", ":", "a/b/", ""])
+                .prop_map(Value::from),
+            ".*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            let key = prop_oneof![
+                any_pattern(),
+                select(&["bits", "group_size", "sym", "quantizer"]).prop_map(String::from)
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((key, inner), 0..4)
+                    .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn any_pattern() -> impl Strategy<Value = String> {
+        let part = select(&[
+            "-:",
+            "+:",
+            "a",
+            ".*",
+            "(",
+            ")",
+            "[",
+            "]",
+            "[^",
+            "|",
+            "(?=",
+            "(?!",
+            "(?<=",
+            "(?<n>",
+            "(?>",
+            "(?i)",
+            "{2}",
+            "{9999999999}",
+            "+",
+            "*",
+            "?",
+            r"\1",
+            r"\k<n>",
+            r"\",
+            "$",
+            "^",
+            r"\w",
+            "é",
+            "(?(1)",
+            "&&",
+        ]);
+        prop::collection::vec(part, 0..10).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_makes_the_reader_panic(
+            keys in prop::collection::vec((select(&KEYS), any_json()), 0..6),
+            rules in prop::collection::vec((any_pattern(), any_json()), 0..4),
+        ) {
+            let mut file: Map<_, _> = keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            if !rules.is_empty() {
+                file.insert("dynamic".to_owned(), Value::Object(rules.into_iter().collect()));
+            }
+            file.entry("bits").or_insert(Value::from(4));
+            if let Ok(config) = QuantizeConfig::from_json(&Value::from(file), ConfigSource::file("f")) {
+                _ = config.for_module("aaaaaaaaaaaaaaaaaaaaaaaaab");
+                _ = (config.is_gptqmodel_lineage(), config.raw_with_format(CheckpointFormat::GptqV2));
+                serde_json::to_value(&config).expect("serializes");
+            }
+        }
+    }
+
+    const KEYS: [&str; 14] = [
+        "bits",
+        "w_bit",
+        "group_size",
+        "sym",
+        "zero_point",
+        "desc_act",
+        "lm_head",
+        "format",
+        "quant_method",
+        "pack_dtype",
+        "meta",
+        "max_input_length",
+        "modules_in_block_to_quantize",
+        "model_file_base_name",
+    ];
 }

@@ -1,5 +1,7 @@
 //! From the JSON of any writer to a [`QuantizeConfig`].
 
+use std::num::NonZeroUsize;
+
 use serde_json::Value;
 
 use super::keys::{Entry, Keys};
@@ -26,7 +28,10 @@ const OTHER: [&str; 12] = [
     "model_name_or_path",
 ];
 
-const DEFAULT_GROUP_SIZE: i64 = 128;
+const DEFAULT_GROUP_SIZE: GroupSize = match NonZeroUsize::new(128) {
+    Some(rows) => GroupSize::Rows(rows),
+    None => GroupSize::PerColumn,
+};
 
 pub(crate) fn quantize_config(value: &Value, source: ConfigSource) -> Result<QuantizeConfig> {
     let keys = Keys::new(value, &source)?;
@@ -44,7 +49,9 @@ pub(crate) fn quantize_config(value: &Value, source: ConfigSource) -> Result<Qua
 
     let meta = keys.first(&["meta"]);
     let quantizer = meta.and_then(|meta| meta.child("quantizer"));
-    let max_input_length = keys.first(&["max_input_length"]).and_then(|entry| entry.whole_number());
+    let rows =
+        keys.first(&["max_input_length"]).and_then(|entry| usize::try_from(entry.whole_number()?).ok());
+    let modules = keys.first(&["modules_in_block_to_quantize"]).and_then(|entry| flatten(entry.value));
 
     let given = [
         ("group_size", group_size.is_some()),
@@ -57,19 +64,15 @@ pub(crate) fn quantize_config(value: &Value, source: ConfigSource) -> Result<Qua
 
     Ok(QuantizeConfig {
         bits,
-        group_size: group_size.or(GroupSize::from_config(DEFAULT_GROUP_SIZE)).unwrap_or(GroupSize::PerColumn),
+        group_size: group_size.unwrap_or(DEFAULT_GROUP_SIZE),
         desc_act,
         sym: sym.unwrap_or(true),
         format,
         lm_head: lm_head.unwrap_or(false),
         dynamic,
         quantizers: quantizer.map(|entry| Quantizer::list(entry.value)).unwrap_or_default(),
-        modules_in_block_to_quantize: keys
-            .first(&["modules_in_block_to_quantize"])
-            .and_then(|e| flatten(e.value)),
-        max_input_length: max_input_length
-            .and_then(|rows| usize::try_from(rows).ok())
-            .filter(|&rows| rows > 0),
+        modules_in_block_to_quantize: modules,
+        max_input_length: rows.filter(|&rows| rows > 0),
         model_file_base_name: base_name(&keys),
         defaulted: given.iter().filter(|(_, given)| !given).map(|(key, _)| *key).collect(),
         raw: value.as_object().cloned().unwrap_or_default(),
@@ -83,7 +86,7 @@ fn refuse_what_is_not_read(keys: &Keys<'_>) -> Result<()> {
         refuse_other_words(&entry)?;
     }
     for (name, entry) in keys.all(&["rotation", "adapter"]) {
-        // Writers leave a key out, or say «nothing» in one of these ways.
+        // Writers leave a key out, or write one of these for nothing.
         let nothing = match entry.value {
             Value::Bool(false) => true,
             Value::String(text) => text.is_empty(),
@@ -212,7 +215,9 @@ mod tests {
 
     #[test]
     fn keys_that_mean_the_same_must_agree() {
-        let agreed = json!({"bits": 4, "w_bit": 4.0, "sym": true, "zero_point": false, "group_size": 64, "q_group_size": 64});
+        let agreed = json!({
+            "bits": 4, "w_bit": 4.0, "sym": true, "zero_point": false, "group_size": 64, "q_group_size": 64,
+        });
         assert_eq!(config(&agreed).group_size.to_config(), 64);
         for (file, key) in [
             (json!({"bits": 4, "wbits": 8}), "wbits"),
@@ -267,15 +272,14 @@ mod tests {
     #[test]
     fn a_refusal_names_the_key_from_the_top_of_the_file() {
         let source = ConfigSource::key_of("/m/config.json", "quantization_config");
-        let at = |value: Value| {
-            quantize_config(&value, source.clone()).map(drop).map_err(|error| error.to_string())
-        };
-        let bits = "/m/config.json: `quantization_config.bits` is 9, expected a whole number from 2 to 8; correct the file";
-        assert_eq!(at(json!({"bits": 9})), Err(bits.to_owned()));
-        let missing = "/m/config.json: `quantization_config.bits` is missing, expected a whole number from 2 to 8; correct the file";
-        assert_eq!(at(json!({})), Err(missing.to_owned()));
-        let whole = "/m/config.json: `quantization_config` is an array of 0, expected a JSON object; correct the file";
-        assert_eq!(at(json!([])), Err(whole.to_owned()));
+        for (value, message) in [
+            (json!({"bits": 9}), "`quantization_config.bits` is 9, expected a whole number from 2 to 8"),
+            (json!({}), "`quantization_config.bits` is missing, expected a whole number from 2 to 8"),
+            (json!([]), "`quantization_config` is an array of 0, expected a JSON object"),
+        ] {
+            let error = quantize_config(&value, source.clone()).expect_err(message);
+            assert_eq!(error.to_string(), format!("/m/config.json: {message}; correct the file"));
+        }
     }
 
     #[test]
@@ -322,8 +326,8 @@ mod tests {
     #[test]
     fn hints_that_are_malformed_are_dropped() {
         let config = config(&json!({
-            "bits": 4, "max_input_length": -1, "model_file_base_name": 7, "modules_in_block_to_quantize": [[1], 2],
-            "meta": "none",
+            "bits": 4, "max_input_length": -1, "model_file_base_name": 7, "meta": "none",
+            "modules_in_block_to_quantize": [[1], 2],
         }));
         assert_eq!((config.max_input_length, config.model_file_base_name), (None, None));
         assert_eq!((config.modules_in_block_to_quantize, config.quantizers), (None, vec![]));
@@ -377,12 +381,13 @@ mod tests {
     #[test]
     fn what_optimum_and_autoround_add_is_ignored_and_kept() {
         let file = json!({
-            "bits": 4, "group_size": 128, "damp_percent": 0.1, "tokenizer": null, "dataset": "c4", "batch_size": 1,
-            "block_name_to_quantize": "model.layers", "cache_block_outputs": true, "desc_act": false, "sym": true,
-            "exllama_config": {"version": 1}, "use_exllama": true, "disable_exllama": false, "backend": "auto",
-            "use_cuda_fp16": false, "model_seqlen": 2048, "module_name_preceding_first_block": [["a"]],
-            "pad_token_id": null, "quant_method": "gptq", "true_sequential": true, "max_input_length": null,
-            "provider": "auto-round", "autoround_version": "0.5.1", "hyb_act": 1, "iters": 200, "unknown": {"deep": []},
+            "bits": 4, "group_size": 128, "damp_percent": 0.1, "tokenizer": null, "dataset": "c4",
+            "batch_size": 1, "block_name_to_quantize": "model.layers", "cache_block_outputs": true,
+            "desc_act": false, "sym": true, "exllama_config": {"version": 1}, "use_exllama": true,
+            "disable_exllama": false, "backend": "auto", "use_cuda_fp16": false, "model_seqlen": 2048,
+            "module_name_preceding_first_block": [["a"]], "pad_token_id": null, "quant_method": "gptq",
+            "true_sequential": true, "max_input_length": null, "provider": "auto-round", "hyb_act": 1,
+            "autoround_version": "0.5.1", "iters": 200, "unknown": {"deep": []},
         });
         let config = config(&file);
         assert_eq!(config.desc_act, Some(false));
@@ -394,16 +399,15 @@ mod tests {
         let config = config(&json!({
             "bits": 4,
             "dynamic": {"-:.*layers\\.0\\..*k_proj$": {}, "+:lm_head": {"bits": 8, "group_size": 32}},
-            "group_size": 64, "desc_act": true, "lm_head": true,
-            "method": "gptq", "quant_method": "gptq", "format": "gptq", "checkpoint_format": "gptq",
-            "pack_dtype": "int32",
+            "group_size": 64, "desc_act": true, "lm_head": true, "method": "gptq", "quant_method": "gptq",
+            "format": "gptq", "checkpoint_format": "gptq", "pack_dtype": "int32",
             "meta": {
                 "quantizer": ["gptqmodel:7.7.0"], "uri": "https://github.com/modelcloud/gptqmodel",
-                "damp_percent": 0.05, "damp_auto_increment": 0.01, "static_groups": false, "true_sequential": true,
-                "mse": 0.0, "gptaq": null, "foem": null, "act_group_aware": true,
-                "fallback": {"strategy": "rtn", "threshold": "0.5%", "smooth": null}, "offload_to_disk": false,
-                "offload_to_disk_path": null, "pack_impl": "auto", "dense_vram_strategy_devices": null,
-                "hessian": {"chunk_size": null, "staging_dtype": "float32"},
+                "damp_percent": 0.05, "damp_auto_increment": 0.01, "static_groups": false, "mse": 0.0,
+                "true_sequential": true, "gptaq": null, "foem": null, "act_group_aware": true,
+                "fallback": {"strategy": "rtn", "threshold": "0.5%", "smooth": null},
+                "offload_to_disk": false, "offload_to_disk_path": null, "pack_impl": "auto",
+                "dense_vram_strategy_devices": null, "hessian": {"chunk_size": null},
             },
             "sym": false,
         }));

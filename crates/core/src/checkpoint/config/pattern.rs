@@ -1,38 +1,62 @@
 //! The patterns of `dynamic`: PCRE in GPTQModel, Python's `re` in vLLM, [`fancy_regex`] here.
 //!
-//! fancy-regex reads what such patterns are made of as PCRE does: look-ahead and look-behind, back references,
-//! atomic groups, possessive quantifiers, inline flags, POSIX classes. What has no look-around and no back reference
-//! runs in linear time; what has may backtrack, up to a limit.
+//! fancy-regex reads what such patterns are made of as PCRE does: look-ahead and look-behind, back
+//! references, atomic groups, possessive quantifiers, inline flags, POSIX classes. What has no look-around
+//! and no back reference runs in linear time; what has may backtrack, up to a limit.
 //!
-//! It refuses `\Q...\E`, `\o{...}`, `\cX`, `\X`, `(?1)`, `(?&name)`, `(?P>name)`, `(?|...)`, and verbs such as `(*COMMIT)`: such a
-//! pattern is an error. A few constructs it would accept and read otherwise than PCRE; [`compile`] refuses those
-//! too, for a rule that silently matches other modules is worse than none. `\w`, `\d` and `\s` also match beyond
-//! ASCII here, which module names do not reach.
+//! Not read, and so an error: `\Q...\E`, rare escapes, octal codes, conditionals, branch resets, subroutine
+//! calls and recursion, verbs such as `(*COMMIT)`. fancy-regex would accept some of these and read them
+//! otherwise than PCRE; [`compile`] refuses them itself, for a rule that silently matches other modules is
+//! worse than none. `\w`, `\d` and `\s` also match beyond ASCII here, which module names do not reach.
 
 use fancy_regex::{Expr, ParseError, Regex, RegexBuilder};
 
-/// Steps back that one match may take. A name has some sixty characters; a pattern that needs more is one that
-/// does not end.
+/// Steps back that one match may take. A name has some sixty characters; a pattern that needs more is one
+/// that does not end.
 const BACKTRACK_LIMIT: usize = 100_000;
 
-/// Characters that one pattern may have when written out, and bytes that its compiled form may take.
-const SIZE_LIMIT: usize = 1 << 20;
+/// Characters that one pattern may have when written out.
+const LENGTH_LIMIT: usize = 1 << 20;
 
-/// What decides whether a module's name matches.
+/// Instructions that the part of a pattern that backtracks may compile to. What runs in linear time has a
+/// limit of its own, of ten megabytes.
+const PROGRAM_LIMIT: usize = 1 << 14;
+
+/// What decides whether a module's name matches. A file may hold one rule for each module, spelled out with
+/// or without its dots escaped; those need no engine.
 #[derive(Clone, Debug)]
 pub(crate) enum Matcher {
-    /// It is this name: the pattern has no operator but anchors. A file may hold one such rule for each module.
+    /// It is this name.
     Exact(String),
+    /// It begins with these characters, `None` being any, or ends with them too.
+    Plain { characters: Vec<Option<char>>, to_end: bool },
     /// It matches from its start, not necessarily to its end.
-    Start(Box<Regex>),
+    Regex(Box<Regex>),
+}
+
+impl Matcher {
+    pub(crate) fn is_match(&self, name: &str) -> Result<bool, fancy_regex::Error> {
+        match self {
+            Self::Exact(exact) => Ok(exact == name),
+            Self::Plain { characters, to_end } => {
+                let mut name = name.chars();
+                let fits = |expected: &Option<char>| match (expected, name.next()) {
+                    (Some(expected), found) => found == Some(*expected),
+                    (None, found) => found.is_some_and(|found| found != '\n'),
+                };
+                Ok(characters.iter().all(fits) && (!to_end || name.next().is_none()))
+            }
+            Self::Regex(regex) => regex.is_match(name),
+        }
+    }
 }
 
 /// Compiles a pattern, without its `+:` or `-:`.
 pub(crate) fn compile(pattern: &str) -> Result<Matcher, fancy_regex::Error> {
-    if let Some(name) = exact_name(pattern) {
-        return Ok(Matcher::Exact(name));
+    if let Some(plain) = plain(pattern) {
+        return Ok(plain);
     }
-    let too_long = || (written_out(pattern) > SIZE_LIMIT).then_some((0, "longer than any rule needs"));
+    let too_long = || (written_out(pattern) > LENGTH_LIMIT).then_some((0, "longer than any rule needs"));
     if let Some((position, problem)) = read_otherwise(pattern).or_else(too_long) {
         let problem = ParseError::GeneralParseError(problem.to_owned());
         return Err(fancy_regex::Error::ParseError(position, problem));
@@ -41,43 +65,43 @@ pub(crate) fn compile(pattern: &str) -> Result<Matcher, fancy_regex::Error> {
     Expr::parse_tree(pattern)?;
     let regex = RegexBuilder::new(&format!("^(?:{pattern})"))
         .backtrack_limit(BACKTRACK_LIMIT)
-        .delegate_size_limit(SIZE_LIMIT)
-        .max_prog_size(SIZE_LIMIT / 64)
+        .max_prog_size(PROGRAM_LIMIT)
         .build()?;
-    Ok(Matcher::Start(Box::new(regex)))
+    Ok(Matcher::Regex(Box::new(regex)))
 }
 
-/// The one name that `pattern` can match: it ends in `$`, and everything before is plain or escaped.
-fn exact_name(pattern: &str) -> Option<String> {
-    let pattern = pattern.strip_prefix('^').unwrap_or(pattern);
-    let mut characters = pattern.strip_suffix('$')?.chars();
-    let mut name = String::with_capacity(pattern.len());
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => name.push(characters.next().filter(char::is_ascii_punctuation)?),
-            '_' | '-' | '/' | ':' => name.push(character),
-            _ if character.is_ascii_alphanumeric() => name.push(character),
+/// The matcher of a pattern that has no operators but anchors and dots.
+fn plain(pattern: &str) -> Option<Matcher> {
+    let body = pattern.strip_prefix('^').unwrap_or(pattern);
+    let (body, to_end) = body.strip_suffix('$').map_or((body, false), |body| (body, true));
+    let mut rest = body.chars();
+    let mut characters = Vec::with_capacity(body.len());
+    while let Some(character) = rest.next() {
+        characters.push(match character {
+            '.' => None,
+            '\\' => Some(rest.next().filter(char::is_ascii_punctuation)?),
+            '_' | '-' | '/' | ':' => Some(character),
+            _ if character.is_ascii_alphanumeric() => Some(character),
             _ => return None,
-        }
+        });
     }
-    Some(name)
+    let exact = characters.iter().copied().collect::<Option<String>>().filter(|_| to_end);
+    Some(exact.map_or(Matcher::Plain { characters, to_end }, Matcher::Exact))
 }
 
 /// Where `pattern` holds something that PCRE reads in another way than fancy-regex does, and what.
 fn read_otherwise(pattern: &str) -> Option<(usize, &'static str)> {
+    const GROUP: &str = "not one of the groups of PCRE that are read here";
+    const ESCAPE: &str = "not one of the escapes of PCRE that are read here";
     const NESTED: &str = "`[` in a class is a character in PCRE and a class of its own here";
     let (mut at, mut class) = (0, false);
     while let Some(rest) = pattern.as_bytes().get(at..).filter(|rest| !rest.is_empty()) {
         // How far to go, and whether that is inside a class.
         let step = match rest {
-            [b'\\', b'h' | b'H', ..] => {
-                Err(r"`\h` is a horizontal space in PCRE and a hexadecimal digit here")
-            }
-            [b'\\', b'g', ..] => Err(r"`\g` is a back reference in PCRE and a subroutine call here"),
-            [b'\\', b'<' | b'>', ..] => Err(r"`\<` is a character in PCRE and the start of a word here"),
+            [b'\\', byte, ..] if !is_known_escape(*byte) => Err(ESCAPE),
             [b'\\', _, ..] => Ok((2, class)),
-            [b'(', b'?', b'R', ..] if !class => Err("`(?R)` is a recursion in PCRE and a flag here"),
-            [b'(', b'?', b'P', b'>', ..] if !class => Err("subroutine calls of PCRE are not read here"),
+            [b'(', b'?', after @ ..] if !class && !is_known_group(after) => Err(GROUP),
+            [b'(', b'*', ..] if !class => Err(GROUP),
             [b'[', b'^', b']', ..] if !class => Ok((3, true)),
             [b'[', b'^' | b']', ..] if !class => Ok((2, true)),
             [b'[', ..] if !class => Ok((1, true)),
@@ -103,8 +127,29 @@ fn read_otherwise(pattern: &str) -> Option<(usize, &'static str)> {
     None
 }
 
-/// At least how many characters `pattern` has when its counted repetitions (`{9}`) and its back references are
-/// written out. fancy-regex computes such lengths without a check for overflow.
+/// Whether a backslash and this are an escape that means the same in PCRE and in fancy-regex. Left out are
+/// those that mean another thing (`\h`, `\g`, `\<`), are unknown to one of them (`\O`, `\X`), or make no
+/// sense where one name is matched from its start (`\G`, `\K`).
+fn is_known_escape(byte: u8) -> bool {
+    match byte {
+        b'<' | b'>' => false,
+        _ if byte.is_ascii_alphabetic() => b"ADPSWBZadefknprstvwbxz".contains(&byte),
+        _ => byte != b'0',
+    }
+}
+
+/// Whether `(?` and this begin a group that means the same in PCRE and in fancy-regex: one that does not
+/// capture, looks around, is atomic, has a name or refers to one, is a comment, or sets flags.
+fn is_known_group(after: &[u8]) -> bool {
+    let flags = after.iter().take_while(|byte| b"imsx-".contains(byte)).count();
+    match after {
+        [b':' | b'=' | b'!' | b'>' | b'<' | b'#', ..] | [b'P', b'<' | b'=', ..] => true,
+        _ => flags > 0 && matches!(after.get(flags), Some(b':' | b')')),
+    }
+}
+
+/// At least how many characters `pattern` has when its counted repetitions (`{9}`) and its back references
+/// are written out. fancy-regex computes such lengths without a check for overflow.
 fn written_out(pattern: &str) -> usize {
     let mut length = pattern.len();
     for counts in pattern.split('{').skip(1).filter_map(|after| after.split('}').next()) {
@@ -126,12 +171,8 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, name: &str) -> bool {
-        match compile(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}")) {
-            Matcher::Exact(exact) => exact == name,
-            Matcher::Start(regex) => {
-                regex.is_match(name).unwrap_or_else(|error| panic!("{pattern}: {error}"))
-            }
-        }
+        let matcher = compile(pattern).and_then(|matcher| matcher.is_match(name));
+        matcher.unwrap_or_else(|error| panic!("{pattern}: {error}"))
     }
 
     const NAME: &str = "model.layers.0.self_attn.q_proj";
@@ -176,16 +217,37 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_of_plain_and_escaped_characters_and_an_end_is_one_name() {
+    fn names_that_are_spelled_out_need_no_engine() {
         for pattern in [r"^model\.layers\.0\.self_attn\.q_proj$", r"model\.layers\.0\.self\_attn\.q_proj$"] {
             assert!(matches!(compile(pattern), Ok(Matcher::Exact(name)) if name == NAME), "{pattern}");
         }
-        for pattern in
-            [r"^model.layers$", r"^model", r"lm_head", r"lm_head\$", r"a|b$", r"\d$", r"(a)$", r"a*$"]
+        for (pattern, to_end) in
+            [("^model.layers.0.self_attn.q_proj$", true), ("model.layers", false), ("", false)]
         {
-            assert_eq!(exact_name(pattern), None, "{pattern}");
+            assert!(
+                matches!(compile(pattern), Ok(Matcher::Plain { to_end: end, .. }) if end == to_end),
+                "{pattern}"
+            );
+            assert!(matches(pattern, NAME), "{pattern}");
         }
-        assert_eq!(exact_name("$").as_deref(), Some(""), "only the empty name");
+        for pattern in [r"lm_head\$", r"a|b$", r"\d$", r"(a)$", r"a*$", "a$b", "^^a", "é"] {
+            assert!(matches!(compile(pattern), Ok(Matcher::Regex(_))), "{pattern}");
+        }
+        for (pattern, name, expected) in [
+            ("$", "", true),
+            ("$", "a", false),
+            ("a.c$", "a.c", true),
+            ("a.c$", "aéc", true),
+            ("a.c$", "a.cd", false),
+            ("a.c$", "ac", false),
+            ("a.c", "a\nc", false),
+            ("a.c", "a.cd", true),
+            (r"a\.c", "a.cd", true),
+            (r"a\.c", "abcd", false),
+            ("abc", "ab", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} on {name}");
+        }
     }
 
     #[test]
@@ -193,8 +255,16 @@ mod tests {
         for pattern in [
             r"model\hx",
             r"[\h]",
+            r"\Gmodel",
+            r"\Oodel",
+            r"\Qmodel\E",
+            r"\0",
+            "(?(1)a)",
+            "(?|a|b)",
+            "(?i-J)a",
+            "(*FAIL)",
             r"(m)\g1",
-            r"\<model",
+            r"\<model+",
             "(?R)?",
             "(?P<n>a)(?P>n)",
             "[[:a]",
@@ -237,7 +307,7 @@ mod tests {
             &nested,
             &repeated,
             &doubled,
-            &"a|".repeat(SIZE_LIMIT),
+            &"a|".repeat(LENGTH_LIMIT),
         ] {
             assert!(compile(pattern).is_err(), "{pattern:.20} is no pattern");
         }
