@@ -1,5 +1,6 @@
 //! Automation: `cargo xtask TASK`. One file for each task; `cargo xtask --help` lists them.
 
+mod synth_checkpoint;
 mod tensor_file;
 mod tidy;
 mod trim_fixture;
@@ -23,6 +24,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Write a checkpoint of noise of a given shape, for work on loading and speed.
+    SynthCheckpoint(synth_checkpoint::Arguments),
     /// Check the rules of docs/architecture.md that text can hold.
     Tidy,
     /// Cut a checkpoint and its golden down to a test fixture.
@@ -31,6 +34,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::SynthCheckpoint(arguments) => synth_checkpoint::run(&arguments),
         Task::Tidy => tidy::run(),
         Task::TrimFixture(arguments) => trim_fixture::run(&arguments),
     };
