@@ -337,6 +337,21 @@ impl QuantLinear {
         self.info.symmetric = self.zeros.is_symmetric();
     }
 
+    /// Keeps equal zero points once. All symmetric layers of one shape have the same ones, so that converting a
+    /// symmetric model takes the memory of a few layers, and not of all.
+    pub(crate) fn share_zeros(&mut self, distinct: &mut Vec<ZeroPoints>) {
+        // Asymmetric layers differ from one another; a few shapes of symmetric ones are all there is to find.
+        const MOST_SHAPES: usize = 32;
+        if !self.info.symmetric {
+            return;
+        }
+        match distinct.iter().find(|zeros| zeros.is_same(&self.zeros)) {
+            Some(zeros) => self.zeros = zeros.clone(),
+            None if distinct.len() < MOST_SHAPES => distinct.push(self.zeros.clone()),
+            None => {}
+        }
+    }
+
     /// Replaces the zero points by what they mean, where [`ZeroPoints`] had no encoding for what was stored.
     pub(crate) fn replace_zeros(&mut self, zeros: ZeroPoints) {
         self.zeros = zeros;

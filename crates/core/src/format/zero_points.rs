@@ -204,6 +204,12 @@ impl ZeroPoints {
         true
     }
 
+    /// Whether the other ones have the same shape, encoding and words.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let shape = |zeros: &Self| (zeros.groups, zeros.columns, zeros.bits, zeros.packing, zeros.encoding);
+        shape(self) == shape(other) && self.words() == other.words()
+    }
+
     /// Reads the words as another encoding, without changing any.
     pub(crate) fn reinterpret(&mut self, encoding: ZeroEncoding) {
         self.encoding = encoding;
