@@ -1,0 +1,218 @@
+//! The command line: what all commands share. What is one command's own stands in that command's file.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, ValueEnum};
+use gptq_core::backend::{BACKEND, Options, PlanRequest};
+use gptq_core::checkpoint::{Checkpoint, OpenOptions, Reading, Severity, ZeroVersion};
+use gptq_core::device::Device;
+use gptq_core::format::ZeroDialect;
+use gptq_core::tensor::DType;
+
+use crate::commands::Command;
+use crate::failure::{Failure, Result};
+use crate::output::findings::grouped;
+use crate::tensor_file::directory_of;
+
+/// Inspects GPTQ checkpoints, makes them ready to run, and runs their layers.
+#[derive(Parser, Debug)]
+#[command(name = "gptq", version, after_long_help = TOP_HELP)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+}
+
+const TOP_HELP: &str = "\
+A GPTQ checkpoint on disk is packed for storage. Three steps make it ready to run; `gptq finalize` shows them:
+
+  1  zero points, stored minus one (file format gptq) or direct (gptq_v2),
+     become what the kernels read
+  2  each backend arranges the weights and makes its buffers
+  3  buffers that depend on the longest input are sized, where a length is given
+
+Start with:
+  gptq inspect path/to/model    what it holds, what is suspicious, who can run it
+  gptq backends                 what this program and this machine can run
+
+Exit codes: 0 done, 1 failed or found wrong, 2 wrong command line.";
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub(crate) struct GlobalArgs {
+    /// Print one JSON document on standard output instead of text.
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) json: bool,
+    /// Log more on standard error: -v steps and their times, -vv details.
+    ///
+    /// Warnings are always logged. RUST_LOG is obeyed where -v is not given: RUST_LOG=off silences all,
+    /// RUST_LOG=gptq_core=debug shows one crate.
+    #[arg(short, long, action = ArgAction::Count, global = true, help_heading = "Output")]
+    pub(crate) verbose: u8,
+}
+
+/// Which checkpoint, and how to read it.
+#[derive(Args, Debug)]
+pub(crate) struct OpenArgs {
+    /// The checkpoint's directory: quantize_config.json or config.json, and safetensors files.
+    pub(crate) dir: PathBuf,
+    /// How a zero point of 0 was stored by a writer that the files do not name.
+    ///
+    /// Format gptq stores zero - 1, and writers disagree where a zero of 0 goes: `field` wraps within its own bits,
+    /// `word` borrows from the next field of its 32-bit word (GPTQModel). Files of GPTQModel need no option. Needed
+    /// where opening fails with "nothing in the file tells how its writer stored it". With `field` also the files
+    /// open in which AutoGPTQ destroyed zero points, as they are.
+    #[arg(long, value_name = "DIALECT", help_heading = "Reading the checkpoint")]
+    zeros_dialect: Option<DialectArg>,
+    /// Read zero points as this file format stores them, against configuration and data.
+    ///
+    /// `gptq` stores zero points minus one, `gptq_v2` direct. Needed where two configuration files disagree and the
+    /// data does not settle it, or where the configuration is known to lie: a model read in the wrong encoding
+    /// answers nonsense, or `!!!!`. Has nothing to do with GPTQv2, the algorithm.
+    #[arg(long, value_name = "FORMAT", help_heading = "Reading the checkpoint")]
+    assume_format: Option<FormatArg>,
+    /// Read the weight files into memory instead of mapping them.
+    ///
+    /// Needed where another process may cut the files short meanwhile, which kills whoever has them mapped. Takes as
+    /// much memory as the files.
+    #[arg(long, help_heading = "Reading the checkpoint")]
+    no_mmap: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DialectArg {
+    /// Each field by itself, modulo 2^bits.
+    Field,
+    /// The whole 32-bit word, with borrows between fields.
+    Word,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    /// Zero points stored minus one (v1).
+    #[value(name = "gptq")]
+    Gptq,
+    /// Zero points stored direct (v2).
+    #[value(name = "gptq_v2")]
+    GptqV2,
+}
+
+impl OpenArgs {
+    /// Opens the checkpoint, and logs what core warns of.
+    pub(crate) fn open(&self) -> Result<Checkpoint> {
+        let checkpoint = self.open_quietly()?;
+        for finding in grouped(checkpoint.findings()) {
+            if finding.severity == Severity::Warning {
+                tracing::warn!("{}", finding.text());
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Opens the checkpoint, for a command that reports the findings itself.
+    pub(crate) fn open_quietly(&self) -> Result<Checkpoint> {
+        self.check_dir()?;
+        let options = OpenOptions {
+            reading: self.reading(),
+            zeros_dialect: self.zeros_dialect.map(|dialect| match dialect {
+                DialectArg::Field => ZeroDialect::FieldWrap,
+                DialectArg::Word => ZeroDialect::WordBorrow,
+            }),
+            assume_format: self.assume_format.map(|format| match format {
+                FormatArg::Gptq => ZeroVersion::V1,
+                FormatArg::GptqV2 => ZeroVersion::V2,
+            }),
+        };
+        Ok(Checkpoint::open_with(&self.dir, &options)?)
+    }
+
+    /// How the weight files are read.
+    pub(crate) fn reading(&self) -> Reading {
+        if self.no_mmap { Reading::Copy } else { Reading::Map }
+    }
+
+    fn check_dir(&self) -> Result<()> {
+        let metadata = std::fs::metadata(&self.dir).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => Failure::NoSuchDirectory { dir: self.dir.clone() },
+            _ => gptq_core::Error::Io { path: self.dir.clone(), action: "open", source }.into(),
+        })?;
+        if metadata.is_dir() {
+            return Ok(());
+        }
+        Err(Failure::NotADirectory { file: self.dir.clone(), dir: directory_of(&self.dir).into() })
+    }
+}
+
+/// Which backend, and where.
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    /// The backend: auto, or a name that `gptq backends` lists (names of GPTQModel and Optimum are understood).
+    ///
+    /// `auto` asks every linked backend for every layer, highest priority first. A backend given by name is asked
+    /// alone, and its refusal is an error.
+    #[arg(long, value_name = "NAME", default_value = "auto", help_heading = "Planning")]
+    backend: BACKEND,
+    /// The device: cpu, cuda, cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", help_heading = "Planning")]
+    device: Device,
+}
+
+impl PlanArgs {
+    /// The request to the linked backends, for x of `x_dtype` where that is known.
+    pub(crate) fn request(&self, x_dtype: Option<DType>) -> PlanRequest {
+        let mut request = PlanRequest::new(self.backend.clone(), self.device.clone());
+        request.x_dtype = x_dtype;
+        request
+    }
+}
+
+/// Options for the backends, which only they understand.
+#[derive(Args, Debug)]
+pub(crate) struct BackendOptionArgs {
+    /// An option for one backend; `gptq backends` lists them. Can be given several times.
+    #[arg(long = "option", value_name = "BACKEND.NAME=VALUE", value_parser = assignment, help_heading = "Planning")]
+    options: Vec<String>,
+}
+
+impl BackendOptionArgs {
+    /// All of them; of two for the same thing the last.
+    pub(crate) fn options(&self) -> Result<Options> {
+        let mut options = Options::default();
+        for assignment in &self.options {
+            options.set_assignment(assignment)?;
+        }
+        Ok(options)
+    }
+}
+
+/// That the text is an assignment at all: otherwise the command line is wrong, whatever backends there are.
+fn assignment(text: &str) -> Result<String, String> {
+    match Options::default().set_assignment(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(_) => Err("write it as BACKEND.NAME=VALUE".to_owned()),
+    }
+}
+
+/// A file to write.
+#[derive(Args, Debug)]
+pub(crate) struct OutputArgs {
+    /// The safetensors file to write. Written under another name beside it, and renamed when complete.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Replace the output file where it exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_free_of_contradictions() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,35 @@
+//! The commands: each parses its arguments, asks the library, and prints one report. One file each.
+
+mod backends;
+mod dequantize;
+mod finalize;
+mod forward;
+mod inspect;
+
+use clap::Subcommand;
+
+use crate::failure::Result;
+use crate::output::Console;
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    Inspect(inspect::Inspect),
+    Finalize(finalize::Finalize),
+    Backends(backends::Backends),
+    Forward(forward::Forward),
+    Dequantize(dequantize::Dequantize),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(&self, console: &Console) -> Result<()> {
+        match self {
+            Self::Inspect(command) => command.run(console),
+            Self::Finalize(command) => command.run(console),
+            Self::Backends(command) => command.run(console),
+            Self::Forward(command) => command.run(console),
+            Self::Dequantize(command) => command.run(console),
+        }
+    }
+}
