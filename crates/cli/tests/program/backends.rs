@@ -1,0 +1,37 @@
+//! `gptq backends`.
+
+use serde_json::json;
+
+use crate::support::{assert_says, gptq};
+
+#[test]
+fn what_is_linked_is_listed_with_what_it_can_run_and_what_is_missing() {
+    let text = gptq(&["backends"]).success();
+    assert_says(
+        &text,
+        &["torch\n", "priority   20", "on cpu     usable", "2, 3, 4, 5, 6, 7, 8", "on cuda:0  not usable: "],
+    );
+}
+
+#[test]
+fn the_json_has_capabilities_as_data() {
+    let json = gptq(&["backends", "--json"]).json();
+    let torch = &json["backends"][0];
+    assert_eq!((&torch["name"], &torch["priority"]), (&json!("torch"), &json!(20)));
+    let [cpu, cuda] = [&torch["devices"][0], &torch["devices"][1]];
+    assert_eq!((&cpu["device"], &cpu["usable"]), (&json!("cpu"), &json!(true)));
+    assert_eq!(cpu["capabilities"]["bits"], json!([2, 3, 4, 5, 6, 7, 8]));
+    assert_eq!(cpu["capabilities"]["zeros"], "v2");
+    assert_eq!((&cuda["device"], &cuda["usable"]), (&json!("cuda:0"), &json!(false)));
+    assert_eq!(cuda["rejection"]["kind"], "device_kind");
+    assert_says(cuda["reason"].as_str().expect("in words"), &["it runs on cpu"]);
+}
+
+#[test]
+fn only_the_devices_that_were_asked_for_are_shown() {
+    let json = gptq(&["backends", "--device", "cuda:3", "--device", "cpu", "--json"]).json();
+    let devices = json["backends"][0]["devices"].as_array().expect("devices");
+    let names: Vec<_> = devices.iter().map(|answer| answer["device"].clone()).collect();
+    assert_eq!(names, ["cuda:3", "cpu"]);
+    assert_says(&gptq(&["backends", "--device", "cuda:"]).usage(), &["ordinal"]);
+}

@@ -1,0 +1,125 @@
+//! `gptq finalize`.
+
+use serde_json::{Value, json};
+
+use crate::support::{CHECKPOINTS, Run, WHOLE, assert_says, checkpoint, gptq, program, run};
+
+fn finalize(name: &str, more: &[&str]) -> Run {
+    let dir = checkpoint(name);
+    let mut args = vec!["finalize", dir.to_str().expect("a path that is text")];
+    args.extend(more);
+    gptq(&args)
+}
+
+#[test]
+fn the_three_steps_are_shown_with_what_they_did() {
+    let text = finalize(WHOLE, &[]).success();
+    assert_says(
+        &text,
+        &[
+            "28 quantized layers, 1.59 MiB packed; 11 plain tensors",
+            "torch        runs 28 of 28 layers",
+            "step 1  convert zero points",
+            "28 layers: 24576 zero points rewritten from v1 (minus one",
+            "to v2 (direct)",
+            "step 2  initialise buffers",
+            "28 layers ready",
+            "step 3  set max input length    not asked for",
+            "memory",
+            "ready in",
+        ],
+    );
+    assert!(!text.contains('\u{1b}'), "no colour in a pipe");
+}
+
+#[test]
+fn the_json_counts_the_same_for_every_checkpoint() {
+    for name in CHECKPOINTS {
+        let json = finalize(name, &["--json"]).json();
+        let layers = &json["layers"];
+        assert_eq!(json["plan"]["asked"][0]["runs"], *layers, "{name}");
+        assert_eq!(json["post_init"]["init"]["backends"][0]["layers"], *layers, "{name}");
+        let converted = &json["post_init"]["convert"]["backends"][0];
+        assert_eq!(converted["layers_converted"], *layers, "{name}");
+        assert!(converted["zeros_converted"].as_u64().is_some_and(|zeros| zeros > 0), "{name}: {converted}");
+        let by_encoding: u64 = json["conversions"]
+            .as_array()
+            .expect("conversions")
+            .iter()
+            .map(|conversion| conversion["zeros"].as_u64().expect("a number"))
+            .sum();
+        assert_eq!(converted["zeros_converted"], by_encoding, "{name}: one truth in two places");
+        assert_eq!(json["memory"]["packed_bytes"], json["packed_bytes"], "{name}");
+        assert_eq!(json["post_init"]["length"], Value::Null, "{name}");
+    }
+}
+
+#[test]
+fn direct_zero_points_are_left_as_they_are() {
+    let run = finalize(WHOLE, &["--assume-format", "gptq_v2"]);
+    assert_eq!(run.code, Some(0));
+    assert_says(&run.stdout, &["28 layers: already in the encoding that the kernels read"]);
+    assert_says(&run.stderr, &["WARN", "zero points are read as v2 (direct"]);
+}
+
+#[test]
+fn step_3_runs_where_a_length_is_given_and_says_why_it_does_nothing() {
+    let text = finalize(WHOLE, &["--max-input-length", "4096"]).success();
+    assert_says(&text, &["step 3  set max input length to 4096 rows", "torch  not needed: "]);
+    let json = finalize(WHOLE, &["--max-input-length", "4096", "--json"]).json();
+    let length = &json["post_init"]["length"];
+    assert_eq!((&length["rows"], &length["backends"][0]["outcome"]), (&json!(4096), &json!("not_needed")));
+    assert!(length["backends"][0]["why"].is_string());
+    assert_says(&finalize(WHOLE, &["--max-input-length", "0"]).usage(), &["--max-input-length"]);
+}
+
+#[test]
+fn every_option_is_obeyed() {
+    let json = finalize(WHOLE, &["--backend", "GPTQ_TORCH", "--dtype", "bf16", "--no-mmap", "--json"]).json();
+    assert_eq!((&json["plan"]["requested"], &json["plan"]["x_dtype"]), (&json!("torch"), &json!("bf16")));
+    let host_bytes = |json: &Value| json["memory"]["host_bytes"].as_u64().expect("a number");
+    let mapped = finalize(WHOLE, &["--json"]).json();
+    let (copied, mapped) = (host_bytes(&json), host_bytes(&mapped));
+    assert!(copied > 10 * mapped, "without a mapping, weights are in host memory: {copied}, mapped {mapped}");
+    assert_says(&finalize(WHOLE, &["--dtype", "int8"]).usage(), &["f32, f16, bf16"]);
+    assert_says(&finalize(WHOLE, &["--device", "cuda:x"]).usage(), &["ordinal"]);
+}
+
+#[test]
+fn a_backend_that_is_not_linked_is_an_error_that_lists_those_that_are() {
+    assert_says(&finalize(WHOLE, &["--backend", "nonsense"]).failure(), &["`nonsense`", "linked: torch"]);
+}
+
+#[test]
+fn a_device_that_nobody_runs_on_is_an_error_with_everyones_reason() {
+    let error = finalize(WHOLE, &["--device", "cuda:7"]).failure();
+    assert_says(&error, &["no linked backend can run", "torch", "not usable on cuda:7"]);
+    let error = finalize(WHOLE, &["--device", "cuda:7", "--backend", "torch"]).failure();
+    assert_says(&error, &["backend `torch` cannot run on cuda:7"]);
+}
+
+#[test]
+fn backend_options_are_checked_in_form_and_in_name() {
+    assert_says(&finalize(WHOLE, &["--option", "threshold"]).usage(), &["BACKEND.NAME=VALUE"]);
+    assert_says(
+        &finalize(WHOLE, &["--option", "torch.threshold=1"]).failure(),
+        &["option `torch.threshold`"],
+    );
+}
+
+#[test]
+fn a_pipe_gets_no_progress_bar_and_logs_come_when_asked_for() {
+    for json in [&[][..], &["--json"]] {
+        let run = finalize(WHOLE, json);
+        assert_eq!(run.stderr, "", "with {json:?}");
+    }
+    let run_at = |level: &str| {
+        let dir = checkpoint(WHOLE);
+        run(program(&["finalize".as_ref(), dir.as_os_str()]).env("RUST_LOG", level))
+    };
+    assert_says(&run_at("info").stderr, &["INFO post_init{device=cpu layers=28}", "converted zero points"]);
+    assert_eq!(run_at("off").stderr, "");
+    let verbose = finalize(WHOLE, &["-v"]);
+    assert_says(&verbose.stderr, &["INFO open{", "close"]);
+    assert_says(&verbose.stdout, &["ready in"]);
+}

@@ -1,0 +1,12 @@
+//! The program `gptq` from outside: what it prints where, what it writes, and how it ends.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "what fails here fails the test")]
+
+mod backends;
+mod broken;
+mod command_line;
+mod dequantize;
+mod finalize;
+mod forward;
+mod inspect;
+mod support;
