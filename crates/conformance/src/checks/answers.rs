@@ -1,0 +1,208 @@
+//! Right answers, whole answers, the same answers.
+
+use gptq_core::Error;
+use gptq_core::tensor::DType;
+
+use crate::accuracy::Activations;
+use crate::case::{Case, GIdx};
+use crate::matrix::accepted_entries;
+use crate::rig::{Offsets, Rig};
+use crate::target::{Summary, Target};
+
+/// The case matrix: every pair of factors that the backend accepts is within the bound of the oracle, and what it does
+/// not accept is refused by the plan, by name.
+pub fn every_pair_of_factors(target: &Target) -> Result<Summary, String> {
+    let (entries, declined) = accepted_entries(|entry| target.accepts(&entry.case, entry.x_dtype).is_ok());
+    let mut worst = 0.0f64;
+    for entry in &entries {
+        let rig = Rig::open(target, &[entry.case], entry.x_dtype, None)?;
+        let x = rig.x(0, entry.rows, entry.x_dtype, entry.case.seed);
+        let output = rig.forward(0, &x, &mut rig.context()?)?;
+        worst = worst.max(rig.judge(0, &x, &output)?);
+    }
+    for entry in crate::matrix::entries() {
+        if target.accepts(&entry.case, entry.x_dtype).is_ok() {
+            continue;
+        }
+        let outline = entry.case.outline().map_err(|error| format!("{entry}: {error}"))?;
+        match target.open(vec![outline], Some(entry.x_dtype), None) {
+            Err(Error::Rejected { .. }) => {}
+            Err(error) => return Err(format!("{entry}: expected a rejection, found: {}", error.report())),
+            Ok(_) => return Err(format!("{entry}: the backend declines it, and the plan took it")),
+        }
+    }
+    match entries.len() {
+        0 => Err(format!("the backend accepts none of {declined} cases: it cannot be tested")),
+        ran => Ok(Summary { declined, worst: Some(worst), ..Summary::ran(ran) }),
+    }
+}
+
+/// M from 0 to 2049: no row, one row, both sides of every size at which kernels change, more rows than any tile; and
+/// the same for rows in act-order.
+pub fn any_number_of_rows(target: &Target) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    for g_idx in [GIdx::Absent, GIdx::ActOrder] {
+        let Some((case, dtype)) = target.find(|plain| Case { g_idx, seed: 11, ..plain }) else {
+            summary.declined += 1;
+            continue;
+        };
+        let rig = Rig::open(target, &[case], dtype, None)?;
+        let mut context = rig.context()?;
+        for rows in [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 50, 51, 64, 65, 127, 129, 2048, 2049]
+        {
+            let x = rig.x(0, rows, dtype, rows as u64);
+            rig.forward_right(0, &x, &mut context)?;
+            summary.ran += 1;
+        }
+    }
+    Ok(summary)
+}
+
+/// Rows are independent: one that is NaN gives NaN in its own row of out, and the other rows are right.
+pub fn a_row_of_nan_spoils_no_other(target: &Target) -> Result<Summary, String> {
+    let Some((case, dtype)) = target.find(|plain| Case { seed: 12, ..plain }) else {
+        return Ok(Summary::declined(1));
+    };
+    let rig = Rig::open(target, &[case], dtype, None)?;
+    let mut context = rig.context()?;
+    let (k, n) = (case.in_features, case.out_features);
+    let sizes = [2, 8, 17, 51];
+    for rows in sizes {
+        let bad = rows / 2;
+        let clean = rig.x(0, rows, dtype, 5);
+        let mut spoiled = clean.exact().to_vec();
+        spoiled[bad * k..][..k].fill(f64::NAN);
+        let x = Activations::new([rows, k], dtype, spoiled);
+        let output = rig.forward(0, &x, &mut context)?;
+        let mut values = output.values();
+        if let Some(column) = values[bad * n..][..n].iter().position(|value| !value.is_nan()) {
+            return Err(format!(
+                "{}: row {bad} of x is NaN, and out [{bad}, {column}] is {}",
+                rig.describe(0, &x),
+                values[bad * n + column]
+            ));
+        }
+        // With the bad row taken out of both, the rest has to be right.
+        values.drain(bad * n..(bad + 1) * n);
+        let mut rest = clean.exact().to_vec();
+        rest.drain(bad * k..(bad + 1) * k);
+        rig.judge_values(0, &Activations::new([rows - 1, k], dtype, rest), &values)
+            .map_err(|problem| format!("with row {bad} of {rows} NaN, the other rows: {problem}"))?;
+    }
+    Ok(Summary::ran(sizes.len()))
+}
+
+/// The bias is added, once, to every row, in every type of x.
+pub fn bias(target: &Target) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    let Some((case, _)) = target.find(|plain| Case { bias: true, seed: 13, ..plain }) else {
+        return Ok(Summary::declined(1));
+    };
+    for dtype in DType::ALL {
+        if target.accepts(&case, dtype).is_err() {
+            summary.declined += 1;
+            continue;
+        }
+        let rig = Rig::open(target, &[case], dtype, None)?;
+        let mut context = rig.context()?;
+        for rows in [1, 3, 16, 51] {
+            rig.forward_right(0, &rig.x(0, rows, dtype, 6), &mut context)?;
+            // x of zeros leaves nothing but the bias.
+            let zeros = Activations::new([rows, case.in_features], dtype, Vec::new());
+            rig.forward_right(0, &zeros, &mut context)?;
+            summary.ran += 2;
+        }
+    }
+    Ok(summary)
+}
+
+/// `g_idx` in act-order is followed, where all groups are full and where they are not, with a short last group and
+/// without.
+pub fn act_order(target: &Target) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    for g_idx in [GIdx::ActOrder, GIdx::RaggedActOrder] {
+        for short in [false, true] {
+            let found = target.find_where(
+                |plain| {
+                    let extra = if short { plain.group_size.rows(plain.in_features) / 2 } else { 0 };
+                    Case { g_idx, in_features: plain.in_features + extra, seed: 14, ..plain }
+                },
+                |case| case.short_last_group() == short,
+            );
+            let Some((case, dtype)) = found else {
+                summary.declined += 1;
+                continue;
+            };
+            let rig = Rig::open(target, &[case], dtype, None)?;
+            let mut context = rig.context()?;
+            for rows in [1, 2, 7, 8, 17, 51] {
+                rig.forward_right(0, &rig.x(0, rows, dtype, 7), &mut context)?;
+                summary.ran += 1;
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// All of out is written and nothing beside it, wherever x and out start: an element's own alignment is all that a
+/// tensor promises.
+pub fn out_is_written_whole(target: &Target) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    for g_idx in [GIdx::Absent, GIdx::ActOrder] {
+        let Some((case, dtype)) = target.find(|plain| Case { g_idx, seed: 15, ..plain }) else {
+            summary.declined += 1;
+            continue;
+        };
+        let rig = Rig::open(target, &[case], dtype, None)?;
+        let mut context = rig.context()?;
+        for rows in [1, 2, 8, 17, 51] {
+            let x = rig.x(0, rows, dtype, 8);
+            for (x_offset, out_offset) in [(256, 256), (8, 8), (257, 256), (256, 257), (3, 5)] {
+                let offsets = Offsets { x: x_offset, out: out_offset };
+                let output = rig.forward_at(0, &x, &mut context, offsets)?;
+                rig.judge(0, &x, &output).map_err(|problem| {
+                    format!("x at element {x_offset}, out at element {out_offset} of their memory: {problem}")
+                })?;
+                summary.ran += 1;
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// The same input gives the same bits: twice in one context, in another context, and in another model.
+pub fn same_bits_every_time(target: &Target) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    for g_idx in [GIdx::Absent, GIdx::ActOrder] {
+        let Some((case, dtype)) = target.find(|plain| Case { g_idx, seed: 16, ..plain }) else {
+            summary.declined += 1;
+            continue;
+        };
+        let rigs = [Rig::open(target, &[case], dtype, None)?, Rig::open(target, &[case], dtype, None)?];
+        let [rig, again] = &rigs;
+        let mut contexts = [rig.context()?, rig.context()?];
+        for rows in [1, 2, 8, 17, 51, 130] {
+            let x = rig.x(0, rows, dtype, 9);
+            let first = rig.forward_right(0, &x, &mut contexts[0])?;
+            for (what, output) in [
+                ("a second call", rig.forward(0, &x, &mut contexts[0])?),
+                ("another context", rig.forward(0, &x, &mut contexts[1])?),
+                ("another model of the same layer", again.forward(0, &x, &mut again.context()?)?),
+            ] {
+                if let Some(element) = first.first_difference(&output) {
+                    let n = case.out_features;
+                    return Err(format!(
+                        "{}: {what} gave other bits, first at [{}, {}]: {} and then {}",
+                        rig.describe(0, &x),
+                        element / n,
+                        element % n,
+                        first.values()[element],
+                        output.values()[element],
+                    ));
+                }
+            }
+            summary.ran += 1;
+        }
+    }
+    Ok(summary)
+}

@@ -1,0 +1,70 @@
+//! The macro that makes tests of the checks.
+
+/// Makes a test of every part of the contract, in a module `conformance`.
+///
+/// ```text
+/// gptq_conformance::suite!(my_backend::REGISTRATION);
+/// gptq_conformance::suite!(my_backend::REGISTRATION, device = "cuda:0");
+/// gptq_conformance::suite!(my_backend::REGISTRATION, device = "cuda:0", weights = ToX);
+/// ```
+///
+/// `device` is `cpu` where nothing is said. `weights = ToX` is for a backend that rounds dequantized weights to x's
+/// type before it multiplies: see [`WeightRounding`](crate::WeightRounding). Two suites in one file need a module each.
+///
+/// Where the device cannot be used on this machine, the tests print the reason and pass; with the environment variable
+/// `GPTQ_REQUIRE_DEVICE` set, they fail.
+#[macro_export]
+macro_rules! suite {
+    (@tests $company:ident { $($name:ident => $check:ident,)* }) => {
+        $(
+            #[test]
+            fn $name() {
+                check(stringify!($name), $crate::Company::$company, $crate::checks::$check);
+            }
+        )*
+    };
+    ($registration:expr $(,)?) => {
+        $crate::suite!($registration, device = "cpu", weights = Exact);
+    };
+    ($registration:expr, device = $device:expr $(,)?) => {
+        $crate::suite!($registration, device = $device, weights = Exact);
+    };
+    ($registration:expr, device = $device:expr, weights = $weights:ident $(,)?) => {
+        #[cfg(test)]
+        mod conformance {
+            #[allow(unused_imports)]
+            use super::*;
+
+            fn check(name: &str, company: $crate::Company, check: $crate::Check) {
+                let result = $crate::Target::new($registration, $device)
+                    .map(|target| target.with_weights($crate::WeightRounding::$weights))
+                    .and_then(|target| $crate::run(&target, name, company, check));
+                if let Err(problem) = result {
+                    panic!("{problem}");
+                }
+            }
+
+            $crate::suite!(@tests Others {
+                every_pair_of_factors_is_within_the_bound => every_pair_of_factors,
+                any_number_of_rows_is_right => any_number_of_rows,
+                a_row_of_nan_spoils_no_other_row => a_row_of_nan_spoils_no_other,
+                the_bias_is_added_once_to_every_row => bias,
+                rows_in_act_order_find_their_groups => act_order,
+                out_is_written_whole_and_nothing_beside_it => out_is_written_whole,
+                the_same_input_gives_the_same_bits => same_bits_every_time,
+                zero_points_mean_the_same_in_every_encoding => zero_encodings,
+                an_index_without_order_changes_nothing => g_idx_without_order,
+                converting_twice_is_converting_once => converting_twice,
+                packed_layers_stay_as_they_were => packed_layers_stay,
+                the_maximum_input_length_changes_between_calls => length_changes_between_calls,
+                the_maximum_input_length_changes_while_threads_run => length_changes_under_threads,
+                a_context_with_little_scratch_is_still_right => little_scratch,
+                threads_share_a_model_with_contexts_of_their_own => threads_share_a_model,
+                two_models_in_one_process_never_meet => two_models,
+            });
+            $crate::suite!(@tests Nobody {
+                dropping_a_model_frees_what_it_held => dropping_frees,
+            });
+        }
+    };
+}
