@@ -11,8 +11,8 @@ use std::time::Instant;
 
 pub use model::{FinalizedModel, Layer, check_forward};
 pub use report::{
-    BackendBuffers, BackendConversion, BackendLength, ConvertReport, InitReport, LengthReport, MemoryReport,
-    PostInitReport,
+    BackendBuffers, BackendConversion, BackendLength, Conversion, ConvertReport, InitReport, LengthReport,
+    MemoryReport, NotNeeded, PostInitReport,
 };
 
 use crate::backend::dispatch::{Plan, Planned};
@@ -135,9 +135,7 @@ fn convert_format(
             bytes_done += layer.info().packed_bytes;
             progress(layers_done, bytes_done);
         }
-        tracing::info!(
-            backend = %entry.backend, layers = entry.layers_converted, zeros = entry.zeros_converted, "converted zero points"
-        );
+        tracing::info!(backend = %entry.backend, layers = entry.layers_converted(), "converted zero points");
         entries.push(entry);
     }
     Ok(ConvertReport { backends: entries, seconds: started.elapsed().as_secs_f64() })

@@ -4,10 +4,9 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use clap::Args;
-use gptq_core::backend::{BackendId, Buffer, Outcome, PlanReport};
-use gptq_core::format::ZeroEncoding;
+use gptq_core::backend::{Buffer, Outcome, PlanReport};
 use gptq_core::post_init::{
-    BackendBuffers, BackendConversion, BackendLength, FinalizedModel, MemoryReport, PostInitOptions,
+    BackendBuffers, BackendConversion, BackendLength, Conversion, MemoryReport, NotNeeded, PostInitOptions,
     PostInitReport, post_init,
 };
 use gptq_core::tensor::DType;
@@ -76,20 +75,8 @@ struct Finalized<'a> {
     total_seconds: f64,
     plan: &'a PlanReport,
     post_init: &'a PostInitReport,
-    conversions: Vec<Conversion>,
     memory: MemoryReport,
     findings: Vec<GroupedFinding<'a>>,
-}
-
-/// From which encoding step 1 brought how many layers to which.
-#[derive(Serialize)]
-struct Conversion {
-    backend: BackendId,
-    from: ZeroEncoding,
-    to: ZeroEncoding,
-    layers: usize,
-    /// Zero points in them.
-    zeros: usize,
 }
 
 impl Finalize {
@@ -127,32 +114,10 @@ impl Finalize {
             total_seconds: started.elapsed().as_secs_f64(),
             plan: model.plan_report(),
             post_init: model.report(),
-            conversions: conversions(&model),
             memory,
             findings: grouped(model.checkpoint().findings()),
         })
     }
-}
-
-/// What changed between the checkpoint's layers and the model's, in the order of the first layer of each change.
-fn conversions(model: &FinalizedModel) -> Vec<Conversion> {
-    let mut conversions: Vec<Conversion> = Vec::new();
-    for (stored, ready) in model.checkpoint().layers().iter().zip(model.layers()) {
-        let (backend, from, to) = (ready.backend(), stored.info().zero_encoding, ready.info().zero_encoding);
-        if from == to {
-            continue;
-        }
-        let zeros = ready.info().groups * ready.info().out_features;
-        let same = |c: &&mut Conversion| (c.backend, c.from, c.to) == (backend, from, to);
-        match conversions.iter_mut().find(same) {
-            Some(conversion) => {
-                conversion.layers += 1;
-                conversion.zeros += zeros;
-            }
-            None => conversions.push(Conversion { backend, from, to, layers: 1, zeros }),
-        }
-    }
-    conversions
 }
 
 impl Report for Finalized<'_> {
@@ -174,8 +139,7 @@ impl Report for Finalized<'_> {
         }
 
         page.heading(format_args!("step 1  convert zero points    {}", Seconds(convert.seconds)));
-        let rows: Vec<_> =
-            convert.backends.iter().map(|b| (b.backend.as_str(), self.conversion(b))).collect();
+        let rows: Vec<_> = convert.backends.iter().map(|b| (b.backend.as_str(), conversion(b))).collect();
         page.fields(&rows);
 
         page.heading(format_args!("step 2  initialise buffers    {}", Seconds(init.seconds)));
@@ -204,24 +168,20 @@ impl Report for Finalized<'_> {
     }
 }
 
-impl Finalized<'_> {
-    fn conversion(&self, entry: &BackendConversion) -> String {
-        let mut parts = Vec::new();
-        for conversion in self.conversions.iter().filter(|conversion| conversion.backend == entry.backend) {
-            let Conversion { from, to, layers, zeros, .. } = conversion;
-            let (layers, zeros) = (count(*layers, "layer"), count(*zeros, "zero point"));
-            parts.push(format!("{layers}: {zeros} rewritten from {from} to {to}"));
-        }
-        if entry.layers_unchanged > 0 {
-            let layers = count(entry.layers_unchanged, "layer");
-            parts.push(format!("{layers}: already in the encoding that the kernels read"));
-        }
-        if entry.layers_not_needed > 0 {
-            let why = entry.why_not_needed.as_deref().unwrap_or("no reason given");
-            parts.push(format!("{}: not needed: {why}", count(entry.layers_not_needed, "layer")));
-        }
-        parts.join("\n")
+fn conversion(entry: &BackendConversion) -> String {
+    let mut parts = Vec::new();
+    for Conversion { from, to, layers, zeros, .. } in &entry.converted {
+        let (layers, zeros) = (count(*layers, "layer"), count(*zeros, "zero point"));
+        parts.push(format!("{layers}: {zeros} rewritten from {from} to {to}"));
     }
+    if entry.layers_unchanged > 0 {
+        let layers = count(entry.layers_unchanged, "layer");
+        parts.push(format!("{layers}: already in the encoding that the kernels read"));
+    }
+    for NotNeeded { why, layers, .. } in &entry.not_needed {
+        parts.push(format!("{}: not needed: {why}", count(*layers, "layer")));
+    }
+    parts.join("\n")
 }
 
 fn buffers(entry: &BackendBuffers) -> String {

@@ -20,7 +20,7 @@ use serde::Serialize;
 pub use config::{CheckpointFormat, Configs, QuantizeConfig};
 pub use findings::{Finding, Severity};
 pub use safetensors_file::StoredTensor;
-pub use zeros::{SettledBy, ZeroEvidence, ZeroVersion};
+pub use zeros::{Declared, SettledBy, ZeroEvidence, ZeroVersion};
 
 use crate::error::{Error, Result};
 use crate::format::ZeroDialect;

@@ -15,6 +15,7 @@
 //!
 //! A v1 zero point of 0 is stored in ways that only knowledge of the writer tells apart: see [`ZeroDialect`].
 
+use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -63,8 +64,8 @@ impl ZeroVersion {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ZeroEvidence {
-    /// What each configuration file declares: its name and its format.
-    pub declared: Vec<(String, CheckpointFormat)>,
+    /// What each configuration file that names a format declares.
+    pub declared: Vec<Declared>,
     /// What they were read as.
     pub read_as: ZeroVersion,
     /// What settled it.
@@ -84,6 +85,22 @@ pub struct ZeroEvidence {
     pub dialect: Option<ZeroDialect>,
     /// 3-bit layers that were stored in the way of GPTQModel before version 7, and were restored.
     pub restored_three_bits: usize,
+}
+
+/// The format that a configuration file names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Declared {
+    /// The file, and the key in it.
+    pub source: String,
+    /// The format.
+    pub format: CheckpointFormat,
+}
+
+impl fmt::Display for Declared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} says {}", self.source, self.format)
+    }
 }
 
 /// What settled the reading of zero points.
@@ -108,10 +125,10 @@ pub(super) fn settle(
     findings: &mut Vec<Finding>,
 ) -> Result<ZeroEvidence> {
     // A file that leaves the default declares nothing.
-    let declared: Vec<_> = configs
+    let declared: Vec<Declared> = configs
         .iter()
         .filter(|config| config.gives("format"))
-        .map(|config| (config.source.to_string(), config.format))
+        .map(|config| Declared { source: config.source.to_string(), format: config.format })
         .collect();
     let seen = Seen::of(layers);
     let (read_as, settled_by) = settle_version(dir, &declared, options, &seen, findings)?;
@@ -160,7 +177,7 @@ pub(super) fn settle(
 
 fn settle_version(
     dir: &Path,
-    declared: &[(String, CheckpointFormat)],
+    declared: &[Declared],
     options: &OpenOptions,
     seen: &Seen,
     findings: &mut Vec<Finding>,
@@ -178,31 +195,25 @@ fn settle_version(
         }
         return Ok((assumed, SettledBy::Option));
     }
-    let first = declared.first().map_or(ZeroVersion::V1, |(_, format)| ZeroVersion::of(*format));
-    let other = declared.iter().find(|(_, format)| ZeroVersion::of(*format) != first);
-    let says = |(source, format): &(String, CheckpointFormat)| format!("{source} says {format}");
+    let first = declared.first().map_or(ZeroVersion::V1, |first| ZeroVersion::of(first.format));
+    let other = declared.iter().find(|other| ZeroVersion::of(other.format) != first);
+    let said = || declared.first().map(ToString::to_string).unwrap_or_default();
     match (other, seen.conclusive()) {
         (None, None) if seen.contradicts(first) => Err(contradiction(dir, first, seen)),
         (None, None) => Ok((first, SettledBy::Configuration)),
         (None, Some(data)) if data == first => Ok((first, SettledBy::Configuration)),
         (None, Some(_)) => Err(contradiction(dir, first, seen)),
         (Some(other), Some(data)) => {
-            let first = declared.first().map(says).unwrap_or_default();
             findings.push(Finding::warning(
                 None,
-                format!(
-                    "{first}, {}; the data settles it as {}: {}",
-                    says(other),
-                    data.describe(),
-                    seen.text()
-                ),
+                format!("{}, {other}; the data settles it as {}: {}", said(), data.describe(), seen.text()),
             ));
             Ok((data, SettledBy::Data))
         }
         (Some(other), None) => Err(Error::ZeroEncodingUnsettled {
             dir: dir.into(),
-            first: declared.first().map(says).unwrap_or_default(),
-            second: says(other),
+            first: said(),
+            second: other.to_string(),
             evidence: seen.text(),
         }),
     }

@@ -79,7 +79,7 @@ impl FinalizedModel {
                 linear,
             });
         }
-        let memory = opened.iter().find_map(|(_, backend)| backend.memory());
+        let memory = common_memory(&opened, &plan.device)?;
         let backends =
             opened.into_iter().map(|(planned, backend)| (planned.registration.id, backend)).collect();
         Ok(Self {
@@ -224,6 +224,25 @@ impl FinalizedModel {
         // list of backends is never half-changed.
         self.backends.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The memory of the plan's device. Backends that run on one device share its contexts, so that either all of them
+/// work in host memory or all bring the memory of that device.
+fn common_memory(opened: &[(Planned, Box<dyn Backend>)], device: &Device) -> Result<Option<Arc<dyn Memory>>> {
+    let mut common = None;
+    for (planned, backend) in opened {
+        let memory = backend.memory();
+        let found = memory.as_ref().map_or(Device::Cpu, |memory| memory.device());
+        if found != *device {
+            return Err(Error::DeviceMismatch {
+                what: format!("the memory of backend `{}`", planned.registration.id),
+                found,
+                expected: device.clone(),
+            });
+        }
+        common = common.or(memory);
+    }
+    Ok(common)
 }
 
 impl std::fmt::Debug for FinalizedModel {

@@ -37,7 +37,7 @@ pub struct ConvertReport {
 impl ConvertReport {
     /// How many zero points were rewritten.
     pub fn zeros_converted(&self) -> usize {
-        self.backends.iter().map(|entry| entry.zeros_converted).sum()
+        self.backends.iter().flat_map(|entry| &entry.converted).map(|conversion| conversion.zeros).sum()
     }
 
     /// Whether anything was rewritten: the flag that Optimum's conversion returns.
@@ -52,42 +52,68 @@ impl ConvertReport {
 pub struct BackendConversion {
     /// The backend.
     pub backend: BackendId,
-    /// Layers whose zero points were rewritten.
-    pub layers_converted: usize,
-    /// Zero points in them.
-    pub zeros_converted: usize,
+    /// Layers whose zero points were rewritten, by the encodings they came from and went to.
+    pub converted: Vec<Conversion>,
     /// Layers that were in the right encoding already.
     pub layers_unchanged: usize,
-    /// Layers that need no conversion, and why.
-    pub layers_not_needed: usize,
-    /// Why those need none.
-    pub why_not_needed: Option<Cow<'static, str>>,
+    /// Layers that need no conversion, by reason.
+    pub not_needed: Vec<NotNeeded>,
+}
+
+/// Layers whose zero points were brought from one encoding to another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Conversion {
+    /// How they were stored.
+    pub from: ZeroEncoding,
+    /// How they are stored now.
+    pub to: ZeroEncoding,
+    /// How many layers.
+    pub layers: usize,
+    /// Zero points in them.
+    pub zeros: usize,
+}
+
+/// Layers for which a step has nothing to do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct NotNeeded {
+    /// Why.
+    pub why: Cow<'static, str>,
+    /// How many layers.
+    pub layers: usize,
 }
 
 impl BackendConversion {
     pub(super) fn new(backend: BackendId) -> Self {
-        Self {
-            backend,
-            layers_converted: 0,
-            zeros_converted: 0,
-            layers_unchanged: 0,
-            layers_not_needed: 0,
-            why_not_needed: None,
-        }
+        Self { backend, converted: Vec::new(), layers_unchanged: 0, not_needed: Vec::new() }
     }
 
-    pub(super) fn done(&mut self, before: ZeroEncoding, layer: &LayerInfo) {
-        if before == layer.zero_encoding {
+    pub(super) fn done(&mut self, from: ZeroEncoding, layer: &LayerInfo) {
+        let (to, zeros) = (layer.zero_encoding, layer.groups * layer.out_features);
+        if from == to {
             self.layers_unchanged += 1;
-        } else {
-            self.layers_converted += 1;
-            self.zeros_converted += layer.groups * layer.out_features;
+            return;
+        }
+        match self.converted.iter_mut().find(|entry| (entry.from, entry.to) == (from, to)) {
+            Some(entry) => {
+                entry.layers += 1;
+                entry.zeros += zeros;
+            }
+            None => self.converted.push(Conversion { from, to, layers: 1, zeros }),
         }
     }
 
     pub(super) fn not_needed(&mut self, why: Cow<'static, str>) {
-        self.layers_not_needed += 1;
-        self.why_not_needed = Some(why);
+        match self.not_needed.iter_mut().find(|entry| entry.why == why) {
+            Some(entry) => entry.layers += 1,
+            None => self.not_needed.push(NotNeeded { why, layers: 1 }),
+        }
+    }
+
+    /// How many layers were rewritten.
+    pub fn layers_converted(&self) -> usize {
+        self.converted.iter().map(|conversion| conversion.layers).sum()
     }
 }
 

@@ -1,6 +1,6 @@
 //! In which encoding zero points stand, and on what evidence.
 
-use gptq_core::checkpoint::{CheckpointFormat, SettledBy, ZeroEvidence, ZeroVersion};
+use gptq_core::checkpoint::{Declared, SettledBy, ZeroEvidence, ZeroVersion};
 use gptq_core::format::ZeroDialect;
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ pub(super) struct ZeroPoints<'a> {
     /// The same by its number.
     read_as: ZeroVersion,
     settled_by: SettledBy,
-    declared: Vec<Declared<'a>>,
+    declared: &'a [Declared],
     /// Layers whose stored fields are all those of a symmetric layer, minus one.
     symmetric_minus_one: usize,
     /// Layers whose stored fields are all those of a symmetric layer, direct.
@@ -23,13 +23,8 @@ pub(super) struct ZeroPoints<'a> {
     mean_code_minus_zero: Option<f64>,
     saturated_words: usize,
     dialect: Option<ZeroDialect>,
-}
-
-/// What one configuration file says.
-#[derive(Serialize)]
-struct Declared<'a> {
-    source: &'a str,
-    format: CheckpointFormat,
+    /// 3-bit layers stored in the way of GPTQModel before version 7.
+    restored_three_bits: usize,
 }
 
 impl<'a> ZeroPoints<'a> {
@@ -39,18 +34,18 @@ impl<'a> ZeroPoints<'a> {
             ZeroVersion::V2 => "direct",
             _ => "in an encoding of its own",
         };
-        let declared = evidence.declared.iter();
         Self {
             stored,
             read_as: evidence.read_as,
             settled_by: evidence.settled_by,
-            declared: declared.map(|(source, format)| Declared { source, format: *format }).collect(),
+            declared: &evidence.declared,
             symmetric_minus_one: evidence.symmetric_v1,
             symmetric_direct: evidence.symmetric_v2,
             asymmetric: evidence.asymmetric,
             mean_code_minus_zero: evidence.mean_code_minus_zero,
             saturated_words: evidence.saturated_words,
             dialect: evidence.dialect,
+            restored_three_bits: evidence.restored_three_bits,
         }
     }
 
@@ -61,11 +56,7 @@ impl<'a> ZeroPoints<'a> {
             ZeroVersion::V2 => " (v2, file formats gptq_v2 and gptq_p): the words hold zero",
             _ => "",
         };
-        let declared: Vec<String> = self
-            .declared
-            .iter()
-            .map(|Declared { source, format }| format!("{source} says {format}"))
-            .collect();
+        let declared: Vec<String> = self.declared.iter().map(ToString::to_string).collect();
         let mut fields = vec![
             ("stored", format!("{}{meaning}", self.stored)),
             (
@@ -81,6 +72,13 @@ impl<'a> ZeroPoints<'a> {
         ];
         if self.saturated_words > 0 {
             fields.push(("zeros of 0", self.dialect()));
+        }
+        if self.restored_three_bits > 0 {
+            let layers = count(self.restored_three_bits, "layer");
+            fields.push((
+                "3 bits",
+                format!("{layers} stored in the way of GPTQModel before version 7, and restored"),
+            ));
         }
         page.fields(&fields);
     }
