@@ -366,6 +366,37 @@ impl Floats {
         }
     }
 
+    /// How large the values are, and how many are not numbers. One pass over their bits.
+    pub fn survey(&self) -> FloatSurvey {
+        // Without its sign, a float orders as the integer of the same bits, and everything from infinity on is not
+        // finite. Nearly always nothing is: the first pass is a plain maximum, which vectorizes.
+        fn fold<I: Copy + Ord + Default>(bits: impl Iterator<Item = I> + Clone, infinity: I) -> (usize, I) {
+            let largest = bits.clone().fold(I::default(), I::max);
+            if largest < infinity {
+                return (0, largest);
+            }
+            let finite = bits.clone().filter(|&bits| bits < infinity);
+            (bits.filter(|&bits| bits >= infinity).count(), finite.fold(I::default(), I::max))
+        }
+        let (non_finite, largest) = match self {
+            Self::F32(values) => {
+                let (count, bits) = fold(values.iter().map(|v| v.abs().to_bits()), f32::INFINITY.to_bits());
+                (count, f32::from_bits(bits))
+            }
+            Self::F16(values) => {
+                let (count, bits) =
+                    fold(values.iter().map(|v| v.to_bits() & 0x7FFF), f16::INFINITY.to_bits());
+                (count, f16::from_bits(bits).to_f32())
+            }
+            Self::BF16(values) => {
+                let (count, bits) =
+                    fold(values.iter().map(|v| v.to_bits() & 0x7FFF), bf16::INFINITY.to_bits());
+                (count, bf16::from_bits(bits).to_f32())
+            }
+        };
+        FloatSurvey { non_finite, largest }
+    }
+
     /// The values as native-endian bytes.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -383,6 +414,16 @@ impl Floats {
             Self::BF16(values) => values.resident_bytes(),
         }
     }
+}
+
+/// How large some values are.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct FloatSurvey {
+    /// How many are infinite or not a number.
+    pub non_finite: usize,
+    /// The largest magnitude of the others.
+    pub largest: f32,
 }
 
 impl From<Vec<f32>> for Floats {
@@ -430,6 +471,16 @@ mod tests {
         assert_eq!(tensor.as_host::<f16>(), Some(&values[..]));
         assert_eq!(tensor.as_host::<bf16>(), None, "same size, another type");
         assert_eq!(tensor.device(), Device::Cpu);
+    }
+
+    #[test]
+    fn a_survey_counts_what_is_not_finite_and_finds_the_largest_of_the_rest() {
+        let values = [1.0, -3.0, f32::NAN, f32::NEG_INFINITY, 2.0, -f32::NAN];
+        let expected = FloatSurvey { non_finite: 3, largest: 3.0 };
+        assert_eq!(Floats::from(values.to_vec()).survey(), expected);
+        assert_eq!(Floats::from(values.map(f16::from_f32).to_vec()).survey(), expected);
+        assert_eq!(Floats::from(values.map(bf16::from_f32).to_vec()).survey(), expected);
+        assert_eq!(Floats::from(Vec::<f32>::new()).survey(), FloatSurvey::default());
     }
 
     #[test]

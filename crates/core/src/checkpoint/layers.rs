@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use half::f16;
 use safetensors::Dtype;
 
 use super::config::{Configs, ModuleConfig, QuantizeConfig};
@@ -113,6 +114,7 @@ fn layer(
              symmetric zero point answer nonsense here",
         ));
     }
+    note_scales(&layer, findings);
     if info.ragged_groups {
         findings.push(Finding::warning(
             Some(Arc::clone(name)),
@@ -120,6 +122,31 @@ fn layer(
         ));
     }
     Ok(layer)
+}
+
+/// Scales that are no numbers, or that make weights which f16 cannot hold.
+fn note_scales(layer: &QuantLinear, findings: &mut Vec<Finding>) {
+    let subject = || Some(Arc::clone(&layer.info().name));
+    let scales = layer.scales().survey();
+    if scales.non_finite > 0 {
+        let text = format!(
+            "{} of {} scales are infinite or not a number: every output of their columns will be",
+            scales.non_finite,
+            layer.scales().len()
+        );
+        findings.push(Finding::warning(subject(), text));
+    }
+    // Codes of up to 8 bits: exact in f32.
+    let max_code = layer.info().bits.max_code() as f32;
+    let largest = f16::MAX.to_f32();
+    if scales.largest * max_code > largest {
+        let text = format!(
+            "scales of up to {:.4} times codes of up to {max_code} exceed {largest}, the largest f16: kernels that make \
+             f16 weights overflow; run it in bf16 or f32",
+            scales.largest
+        );
+        findings.push(Finding::warning(subject(), text));
+    }
 }
 
 /// What the leftover tensors say: pieces without a qweight, modules that the configuration expects quantized.
