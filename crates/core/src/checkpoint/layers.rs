@@ -21,30 +21,32 @@ use crate::tensor::Floats;
 /// The suffixes of a quantized module's tensors.
 const SUFFIXES: [&str; 5] = ["qweight", "qzeros", "scales", "g_idx", "bias"];
 
-/// Makes a layer of every module that has a `qweight`, and returns the tensors that belong to none.
+/// Makes a layer of every module that has a `qweight`. Returns the tensors that belong to none, and those that do.
 ///
 /// Zero points are marked as the configuration's format says; [`super::zeros`] settles it afterwards.
 pub(super) fn build(
     configs: &Configs,
     mut tensors: Tensors,
     findings: &mut Vec<Finding>,
-) -> Result<(Vec<QuantLinear>, Tensors)> {
+) -> Result<(Vec<QuantLinear>, Tensors, Tensors)> {
     let config = &configs.primary;
     let mut names: Vec<Arc<str>> =
         tensors.keys().filter_map(|name| name.strip_suffix(".qweight")).map(Arc::from).collect();
     names.sort_by(|a, b| natural_order(a, b));
 
     let mut layers = Vec::with_capacity(names.len());
+    let mut stored = Tensors::new();
     for name in names {
         let pieces: BTreeMap<&'static str, StoredTensor> = SUFFIXES
             .into_iter()
             .filter_map(|suffix| Some((suffix, tensors.remove(format!("{name}.{suffix}").as_str())?)))
             .collect();
         layers.push(layer(config, &name, &pieces, findings)?);
+        stored.extend(pieces.into_values().map(|piece| (piece.name().into(), piece)));
     }
     check_disagreements(configs, &layers, findings)?;
     note_leftovers(config, &layers, &tensors, findings);
-    Ok((layers, tensors))
+    Ok((layers, tensors, stored))
 }
 
 fn layer(
@@ -276,7 +278,7 @@ fn dtype_error(tensor: &StoredTensor, expected: &str, hint: &str) -> Error {
 }
 
 /// Compares names with runs of digits as numbers: `layers.2` before `layers.10`.
-fn natural_order(a: &str, b: &str) -> Ordering {
+pub(super) fn natural_order(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
         let (digits_a, digits_b) = (leading_digits(a), leading_digits(b));

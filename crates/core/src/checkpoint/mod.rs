@@ -8,6 +8,7 @@ pub mod config;
 mod findings;
 mod layers;
 mod safetensors_file;
+pub mod save;
 mod weights;
 mod zeros;
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 pub use config::{CheckpointFormat, Configs, QuantizeConfig};
 pub use findings::{Finding, Severity};
 pub use safetensors_file::StoredTensor;
+pub use save::{SaveOptions, SaveReport};
 pub use zeros::{Declared, SettledBy, ZeroEvidence, ZeroVersion};
 
 use crate::error::{Error, Result};
@@ -46,6 +48,8 @@ pub struct Checkpoint {
     layers: Vec<QuantLinear>,
     ids: HashMap<Arc<str>, LayerId>,
     tensors: BTreeMap<Arc<str>, StoredTensor>,
+    /// The tensors of its layers, as they stand in the files.
+    stored: BTreeMap<Arc<str>, StoredTensor>,
     zero_evidence: Option<ZeroEvidence>,
     findings: Vec<Finding>,
 }
@@ -106,7 +110,7 @@ impl Checkpoint {
             });
         }
         let mut findings = Vec::new();
-        let (mut quantized, tensors) = layers::build(&configs, tensors, &mut findings)?;
+        let (mut quantized, tensors, stored) = layers::build(&configs, tensors, &mut findings)?;
         if quantized.is_empty() {
             return Err(Error::NothingQuantized { dir: dir.into() });
         }
@@ -118,6 +122,7 @@ impl Checkpoint {
         checkpoint.dir = Some(dir.into());
         checkpoint.files = files;
         checkpoint.tensors = tensors;
+        checkpoint.stored = stored;
         checkpoint.zero_evidence = Some(evidence);
         checkpoint.findings = findings;
         Ok(checkpoint)
@@ -137,6 +142,7 @@ impl Checkpoint {
             layers,
             ids,
             tensors: BTreeMap::new(),
+            stored: BTreeMap::new(),
             zero_evidence: None,
             findings: Vec::new(),
         }

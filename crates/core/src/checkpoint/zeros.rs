@@ -38,7 +38,7 @@ pub enum ZeroVersion {
 }
 
 impl ZeroVersion {
-    fn of(format: CheckpointFormat) -> Self {
+    pub(super) fn of(format: CheckpointFormat) -> Self {
         match format {
             CheckpointFormat::Gptq => Self::V1,
             _ => Self::V2,

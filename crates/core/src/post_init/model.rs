@@ -1,11 +1,12 @@
 //! A model that is ready for inference.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::dispatch::{Plan, PlanReport, Planned};
 use crate::backend::{Backend, BackendId, LayerId, Linear};
-use crate::checkpoint::{Checkpoint, QuantizeConfig};
+use crate::checkpoint::{Checkpoint, QuantizeConfig, SaveOptions, SaveReport, save};
 use crate::device::{Context, Device, Memory};
 use crate::error::{Error, Result};
 use crate::quant_linear::{LayerInfo, QuantLinear};
@@ -155,6 +156,16 @@ impl FinalizedModel {
     /// [`Error::NoSuchLayer`].
     pub fn dequantize(&self, name: &str) -> Result<Vec<f32>> {
         Ok(self.layer(name)?.packed.dequantize())
+    }
+
+    /// Saves the model as the directory `out`: its layers as they are packed, whatever its backends made of them, and
+    /// all that its checkpoint has beside them. The same files as [`Checkpoint::save`] writes; see [`save`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::save`].
+    pub fn save(&self, out: impl AsRef<Path>, options: &SaveOptions<'_>) -> Result<SaveReport> {
+        let layers: Vec<_> = self.layers.iter().map(Layer::packed).collect();
+        save::save(&self.checkpoint, &layers, out.as_ref(), options)
     }
 
     /// A context for this model's device, with a stream of its own and as much scratch as any layer needs now.

@@ -165,13 +165,14 @@ fn read(path: &Path) -> Result<Option<Value>> {
         }
         Err(source) => return Err(Error::Io { path: path.to_owned(), action: "read", source }),
     };
-    match serde_json::from_slice(&text) {
-        Ok(value) => Ok(Some(value)),
-        Err(source) => match serde_json::from_slice(&without_non_finite(&text)) {
-            Ok(value) => Ok(Some(value)),
-            Err(_) => Err(Error::ConfigSyntax { path: path.to_owned(), source }),
-        },
-    }
+    let value = read_json(&text).map_err(|source| Error::ConfigSyntax { path: path.to_owned(), source })?;
+    Ok(Some(value))
+}
+
+/// The text as JSON, read over numbers that only Python writes.
+pub(crate) fn read_json(text: &[u8]) -> Result<Value, serde_json::Error> {
+    serde_json::from_slice(text)
+        .or_else(|error| serde_json::from_slice(&without_non_finite(text)).map_err(|_| error))
 }
 
 /// The text with `null` where Python wrote a number that JSON has not: `config.json` of state-space models

@@ -40,6 +40,7 @@ mod pattern;
 mod scalars;
 
 pub use dynamic::{DynamicRules, Overrides, Rule};
+pub(crate) use find::read_json;
 pub use find::{Claim, Configs, Disagreement};
 pub use format::CheckpointFormat;
 pub use meta::Quantizer;
@@ -169,29 +170,6 @@ impl QuantizeConfig {
                 .iter()
                 .any(|q| matches!(q.name.as_str(), "auto_gptq" | "autogptq" | "auto-gptq"))
     }
-
-    /// [`raw`](Self::raw) as it reads when the tensors are saved in `format`: only the keys that name the
-    /// format change. `format` and `checkpoint_format` are both written, since readers look at either.
-    pub fn raw_with_format(&self, format: CheckpointFormat) -> Map<String, Value> {
-        let name = Value::from(format.to_string());
-        let mut raw = self.raw.clone();
-        raw.retain(|key, _| {
-            !["is_marlin_format", "packing_format"].iter().any(|k| key.eq_ignore_ascii_case(k))
-        });
-        for wanted in ["format", "checkpoint_format"] {
-            match raw.iter_mut().find(|(key, _)| key.eq_ignore_ascii_case(wanted)) {
-                Some((_, value)) => *value = name.clone(),
-                None => _ = raw.insert(wanted.to_owned(), name.clone()),
-            }
-        }
-        for (key, value) in &mut raw {
-            let marlin = value.as_str().is_some_and(|method| method.eq_ignore_ascii_case("marlin"));
-            if marlin && (key.eq_ignore_ascii_case("quant_method") || key.eq_ignore_ascii_case("method")) {
-                *value = Value::from("gptq");
-            }
-        }
-        raw
-    }
 }
 
 /// What a configuration says of one module. Nothing can be added to these two without every reader having to
@@ -300,25 +278,6 @@ mod tests {
     }
 
     #[test]
-    fn only_the_format_keys_change_when_the_format_does() {
-        let file = json!({"bits": 4, "Checkpoint_Format": "gptq", "meta": {"uri": "https://"}, "extra": 1});
-        let raw = config(&file).raw_with_format(CheckpointFormat::GptqV2);
-        assert_eq!(
-            Value::from(raw),
-            json!({
-                "bits": 4, "Checkpoint_Format": "gptq_v2", "meta": {"uri": "https://"}, "extra": 1,
-                "format": "gptq_v2",
-            })
-        );
-        let marlin =
-            json!({"bits": 4, "quant_method": "marlin", "is_marlin_format": true, "format": "marlin"});
-        assert_eq!(
-            Value::from(config(&marlin).raw_with_format(CheckpointFormat::Gptq)),
-            json!({"bits": 4, "quant_method": "gptq", "format": "gptq", "checkpoint_format": "gptq"})
-        );
-    }
-
-    #[test]
     fn a_source_names_its_file_and_its_key() {
         assert_eq!(ConfigSource::file("/models/a/quantize_config.json").to_string(), "quantize_config.json");
         let key = ConfigSource::key_of("/models/a/config.json", "quantization_config");
@@ -411,7 +370,7 @@ mod tests {
             file.entry("bits").or_insert(Value::from(4));
             if let Ok(config) = QuantizeConfig::from_json(&Value::from(file), ConfigSource::file("f")) {
                 _ = config.for_module("aaaaaaaaaaaaaaaaaaaaaaaaab");
-                _ = (config.is_gptqmodel_lineage(), config.raw_with_format(CheckpointFormat::GptqV2));
+                _ = (config.is_gptqmodel_lineage(), config.is_gptqmodel_before_7());
                 serde_json::to_value(&config).expect("serializes");
             }
         }
