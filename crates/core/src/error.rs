@@ -433,7 +433,8 @@ pub enum Error {
 
     /// What was written reads back as something else; it was removed again.
     #[error(
-        "{}: layer `{layer}` reads back differently from what was saved: {problem}; nothing was left there. Check          the disk, and report this with the checkpoint's configuration", path.display()
+        "{}: layer `{layer}` reads back differently from what was saved: {problem}; nothing was left there. Check the \
+         disk, and report this with the checkpoint's configuration", path.display()
     )]
     SavedDiffers {
         /// The directory that was to be saved.
