@@ -4,6 +4,8 @@
 //! found, what was expected, and what to do next. Causes are chained through [`std::error::Error::source`] and
 //! never repeated in the message.
 
+mod kind;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
