@@ -1,6 +1,6 @@
 //! One safetensors file: its bytes, mapped or read, and its tensors, checked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
@@ -11,7 +11,7 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::Reading;
@@ -124,6 +124,7 @@ pub(super) fn open(path: &Path, reading: Reading) -> Result<Vec<StoredTensor>> {
 
 /// Where the data starts, and the tensors in order of their offsets. Checks what the format promises: tensors
 /// follow one another without gap or overlap, each is as long as its shape says, and together they fill the file.
+/// Checked here and not by the safetensors crate, whose answer does not say which tensor is wrong, and how.
 fn parse_header(bytes: &[u8]) -> Result<(usize, Vec<(String, TensorInfo)>), String> {
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return Err(format!("it is {} bytes long, shorter than the length of a header", bytes.len()));
@@ -135,27 +136,53 @@ fn parse_header(bytes: &[u8]) -> Result<(usize, Vec<(String, TensorInfo)>), Stri
     let Some((header, data)) = rest.split_at_checked(length) else {
         return Err(format!("its header claims {length} bytes, the file ends after {}", rest.len()));
     };
-    let Header { metadata, mut tensors } = serde_json::from_slice(header)
+    let Header { mut tensors } = serde_json::from_slice(header)
         .map_err(|error| format!("its header is not what the format says: {error}"))?;
 
     tensors.sort_by_key(|(_, info)| info.data_offsets);
-    let checked =
-        Metadata::new(metadata, tensors.clone()).map_err(|error| format!("its header lies: {error}"))?;
-    if checked.data_len() != data.len() {
-        let problem =
-            if checked.data_len() > data.len() { "it is cut short" } else { "it has bytes of no tensor" };
-        return Err(format!(
-            "{problem}: its tensors take {} bytes, it holds {}",
-            checked.data_len(),
-            data.len()
-        ));
-    }
+    check_layout(&tensors, data.len())?;
     Ok((LENGTH_BYTES + length, tensors))
 }
 
-/// The header's JSON: one entry for each tensor, and free text under `__metadata__`.
+/// What the format promises of tensors in order of their offsets, in a file with `data_len` bytes after its header.
+fn check_layout(tensors: &[(String, TensorInfo)], data_len: usize) -> Result<(), String> {
+    let mut end = 0;
+    for (name, info) in tensors {
+        let TensorInfo { dtype, shape, data_offsets: (from, to) } = info;
+        if *from != end {
+            let lie = if *from < end { "overlaps the tensor before it" } else { "leaves a gap before it" };
+            return Err(format!(
+                "tensor `{name}` {lie}: it begins at byte {from} of the data, expected {end}"
+            ));
+        }
+        let needed = bytes_of(info);
+        if needed.is_none() || to.checked_sub(*from) != needed {
+            let needed = match needed {
+                Some(needed) => format!("{needed} bytes"),
+                None => "a whole number of bytes that can be counted".to_owned(),
+            };
+            return Err(format!(
+                "tensor `{name}` lies at bytes {from} to {to} of the data, expected {needed} for {dtype:?} {shape:?}"
+            ));
+        }
+        end = *to;
+    }
+    if end == data_len {
+        return Ok(());
+    }
+    let problem = if end > data_len { "it is cut short" } else { "it has bytes of no tensor" };
+    Err(format!("{problem}: its tensors take {end} bytes, it holds {data_len}"))
+}
+
+/// Bytes that a tensor takes; `None` where they cannot be counted or end within a byte.
+fn bytes_of(info: &TensorInfo) -> Option<usize> {
+    let elements = info.shape.iter().try_fold(1, |product: usize, &extent| product.checked_mul(extent))?;
+    let bits = elements.checked_mul(info.dtype.bitsize())?;
+    bits.is_multiple_of(8).then_some(bits / 8)
+}
+
+/// The header's JSON: one entry for each tensor. The free text under `__metadata__` is checked and dropped.
 struct Header {
-    metadata: Option<HashMap<String, String>>,
     tensors: Vec<(String, TensorInfo)>,
 }
 
@@ -171,14 +198,14 @@ impl<'de> Deserialize<'de> for Header {
 
             // By hand, because a map type would let the second of two tensors of one name hide the first.
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut header = Header { metadata: None, tensors: Vec::new() };
-                let mut names = std::collections::HashSet::new();
+                let mut header = Header { tensors: Vec::new() };
+                let mut names = HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if !names.insert(name.clone()) {
                         return Err(serde::de::Error::custom(format_args!("`{name}` is there twice")));
                     }
                     if name == "__metadata__" {
-                        header.metadata = map.next_value()?;
+                        map.next_value::<Option<HashMap<String, String>>>()?;
                     } else {
                         header.tensors.push((name, map.next_value()?));
                     }
