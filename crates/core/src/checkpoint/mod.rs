@@ -7,6 +7,7 @@
 pub mod config;
 mod findings;
 mod layers;
+mod regular_file;
 mod safetensors_file;
 pub mod save;
 mod weights;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::Reading;
+use super::{Reading, regular_file};
 use crate::error::{Error, Result};
 use crate::shared::{Owner, Shared};
 use crate::tensor::Floats;
@@ -222,12 +222,7 @@ fn io_error(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) ->
 }
 
 fn open_file(path: &Path) -> Result<File> {
-    let file = File::open(path).map_err(io_error(path, "open"))?;
-    let kind = file.metadata().map_err(io_error(path, "read"))?;
-    if kind.is_dir() {
-        return Err(io_error(path, "read")(ErrorKind::IsADirectory.into()));
-    }
-    Ok(file)
+    regular_file::open(path).map_err(io_error(path, "open"))
 }
 
 /// Maps the file. The bytes stay readable as long as no one shortens the file: reading past a new end kills the

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::safetensors_file::{self, StoredTensor};
-use super::{QuantizeConfig, Reading};
+use super::{QuantizeConfig, Reading, regular_file};
 use crate::error::{Error, Result};
 
 /// Every tensor of a checkpoint, by name.
@@ -114,8 +114,11 @@ impl Index {
         struct File {
             weight_map: BTreeMap<String, String>,
         }
-        let text =
-            std::fs::read(path).map_err(|source| Error::Io { path: path.into(), action: "read", source })?;
+        let text = regular_file::read_text(path).map_err(|source| Error::Io {
+            path: path.into(),
+            action: "read",
+            source,
+        })?;
         let File { weight_map } = serde_json::from_slice(&text).map_err(|error| Error::Index {
             path: path.into(),
             problem: format!("not an index with a `weight_map` from tensors to files: {error}"),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::keys::{Entry, shorten};
 use super::{ConfigSource, QuantizeConfig};
+use crate::checkpoint::regular_file;
 use crate::error::{Error, Result};
 
 /// The places that are searched, first the one that GPTQModel and AutoGPTQ believe.
@@ -157,7 +158,7 @@ fn missing(dir: &Path) -> Error {
 
 /// The file as JSON; `None` where there is none.
 fn read(path: &Path) -> Result<Option<Value>> {
-    let text = match std::fs::read(path) {
+    let text = match regular_file::read_text(path) {
         Ok(text) => text,
         // A link to a file that is gone is a broken download, not a file that was never meant to be there.
         Err(error) if error.kind() == ErrorKind::NotFound && path.symlink_metadata().is_err() => {
