@@ -171,7 +171,7 @@ impl QuantLinear {
         if packing::words_for(bits, k) != word_rows
             || n == 0
             || k == 0
-            || parts.qweight.data.len() != word_rows * n
+            || word_rows.checked_mul(n) != Some(parts.qweight.data.len())
         {
             return Err(shape(
                 "qweight",
@@ -209,7 +209,7 @@ impl QuantLinear {
             ),
             _ => "restore the file from where the checkpoint came from".into(),
         };
-        if parts.scales.shape != [groups, n] || parts.scales.data.len() != groups * n {
+        if parts.scales.shape != [groups, n] || groups.checked_mul(n) != Some(parts.scales.data.len()) {
             let expected = format!("[{groups}, {n}] ({because})");
             return Err(shape("scales", &parts.scales.file, &parts.scales.shape, expected, &group_hint));
         }
