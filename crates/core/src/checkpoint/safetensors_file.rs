@@ -23,6 +23,8 @@ use crate::tensor::Floats;
 const LENGTH_BYTES: usize = 8;
 /// A header is JSON text, a few hundred bytes for each tensor. The reference reader refuses longer ones too.
 const MAX_HEADER_BYTES: usize = 100_000_000;
+/// How the small file begins that git-lfs leaves in place of one that was not downloaded.
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
 
 /// A tensor of a file, whatever its dtype: a view that owns a share of the file.
 #[derive(Clone)]
@@ -126,12 +128,17 @@ pub(super) fn open(path: &Path, reading: Reading) -> Result<Vec<StoredTensor>> {
 /// follow one another without gap or overlap, each is as long as its shape says, and together they fill the file.
 /// Checked here and not by the safetensors crate, whose answer does not say which tensor is wrong, and how.
 fn parse_header(bytes: &[u8]) -> Result<(usize, Vec<(String, TensorInfo)>), String> {
+    if bytes.starts_with(LFS_POINTER) {
+        return Err(
+            "it is a pointer of git-lfs to a file that was not downloaded (`git lfs pull` does it)".into()
+        );
+    }
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return Err(format!("it is {} bytes long, shorter than the length of a header", bytes.len()));
     };
     let length = u64::from_le_bytes(*length);
     let Some(length) = usize::try_from(length).ok().filter(|&length| length <= MAX_HEADER_BYTES) else {
-        return Err(format!("its header claims {length} bytes, more than any header has"));
+        return Err(format!("its header claims {length} bytes, expected at most {MAX_HEADER_BYTES}"));
     };
     let Some((header, data)) = rest.split_at_checked(length) else {
         return Err(format!("its header claims {length} bytes, the file ends after {}", rest.len()));
