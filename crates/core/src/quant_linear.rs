@@ -168,9 +168,17 @@ impl QuantLinear {
             Some(part) => part.data.len(),
             None => word_rows.saturating_mul(32) / bits.get(),
         };
+        if n == 0 || k == 0 {
+            let expected = "at least one row and one column".into();
+            return Err(shape(
+                "qweight",
+                &parts.qweight.file,
+                &parts.qweight.shape,
+                expected,
+                "restore the file",
+            ));
+        }
         if packing::words_for(bits, k) != word_rows
-            || n == 0
-            || k == 0
             || word_rows.checked_mul(n) != Some(parts.qweight.data.len())
         {
             return Err(shape(
@@ -201,8 +209,8 @@ impl QuantLinear {
 
         let groups = group_size.groups(k);
         let because = format!("K = {k}, N = {n}, {bits} bits, group size {group_size}");
-        let group_hint = match parts.scales.shape.first() {
-            Some(&found) if found != groups && found > 0 => format!(
+        let group_hint = match *parts.scales.shape {
+            [found, _] if found != groups && found > 0 => format!(
                 "{found} groups over {k} rows fit a group size of {}: correct `group_size` in the configuration, \
                  or the `dynamic` rule for this module",
                 if found == 1 { "-1".into() } else { k.div_ceil(found).to_string() }

@@ -220,10 +220,16 @@ pub(super) fn config_among(tensors: &Tensors) -> Result<Option<QuantizeConfig>> 
 }
 
 fn scalar(tensor: &StoredTensor) -> Result<i64> {
+    fn only<T: Copy + Into<i64>>(elements: &[T]) -> Option<i64> {
+        match elements {
+            [only] => Some((*only).into()),
+            _ => None,
+        }
+    }
     let number = match tensor.dtype() {
-        Dtype::I64 => tensor.elements::<i64>().first().copied(),
-        Dtype::I32 => tensor.elements::<i32>().first().map(|&number| number.into()),
-        Dtype::BOOL | Dtype::U8 => tensor.bytes().first().map(|&number| number.into()),
+        Dtype::I64 => only(&tensor.elements::<i64>()),
+        Dtype::I32 => only(&tensor.elements::<i32>()),
+        Dtype::BOOL | Dtype::U8 => only(tensor.bytes()),
         _ => {
             return Err(dtype_error(
                 tensor,
