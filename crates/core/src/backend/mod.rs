@@ -128,6 +128,7 @@ impl Buffer {
 pub struct LayerSource<'a> {
     layers: &'a [(LayerId, &'a QuantLinear)],
     taken: usize,
+    bytes_taken: usize,
     on_progress: &'a mut dyn FnMut(usize, usize),
 }
 
@@ -138,7 +139,7 @@ impl<'a> LayerSource<'a> {
         layers: &'a [(LayerId, &'a QuantLinear)],
         on_progress: &'a mut dyn FnMut(usize, usize),
     ) -> Self {
-        Self { layers, taken: 0, on_progress }
+        Self { layers, taken: 0, bytes_taken: 0, on_progress }
     }
 
     /// The layers still to come, to size what they will need before the first is taken.
@@ -151,13 +152,12 @@ impl<'a> LayerSource<'a> {
         let (id, layer) = *self.layers.get(self.taken)?;
         self.report();
         self.taken += 1;
+        self.bytes_taken += layer.info().packed_bytes;
         Some((id, layer.clone()))
     }
 
     fn report(&mut self) {
-        let done = self.layers.get(..self.taken).unwrap_or_default();
-        let bytes = done.iter().map(|(_, layer)| layer.info().packed_bytes).sum();
-        (self.on_progress)(done.len(), bytes);
+        (self.on_progress)(self.taken, self.bytes_taken);
     }
 
     /// Reports the last layer as arranged.
