@@ -8,8 +8,10 @@ pub mod config;
 mod findings;
 mod layers;
 mod regular_file;
+mod remarks;
 mod safetensors_file;
 pub mod save;
+mod survey;
 mod weights;
 mod zeros;
 
@@ -23,6 +25,7 @@ pub use config::{CheckpointFormat, Configs, QuantizeConfig};
 pub use findings::{Finding, Severity};
 pub use safetensors_file::StoredTensor;
 pub use save::{SaveOptions, SaveReport};
+pub use survey::{IncompleteModule, Survey, WeightSurvey};
 pub use zeros::{Declared, SettledBy, ZeroEvidence, ZeroVersion};
 
 use crate::error::{Error, Result};
@@ -115,6 +118,7 @@ impl Checkpoint {
         if quantized.is_empty() {
             return Err(Error::NothingQuantized { dir: dir.into() });
         }
+        remarks::add(config, &quantized, &tensors, &mut findings);
         let evidence = zeros::settle(dir, &configs, options, &mut quantized, &mut findings)?;
         for finding in &findings {
             tracing::debug!("{finding}");
