@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
 use gptq_core::backend::{BACKEND, Options, PlanRequest};
-use gptq_core::checkpoint::{Checkpoint, OpenOptions, Reading, Severity, ZeroVersion};
+use gptq_core::checkpoint::save::{DEFAULT_MAX_SHARD_BYTES, SaveProgress};
+use gptq_core::checkpoint::{
+    Checkpoint, CheckpointFormat, OpenOptions, Reading, SaveOptions, Severity, ZeroVersion,
+};
 use gptq_core::device::Device;
 use gptq_core::format::ZeroDialect;
 use gptq_core::tensor::DType;
@@ -35,6 +38,7 @@ A GPTQ checkpoint on disk is packed for storage. Three steps make it ready to ru
 Start with:
   gptq inspect path/to/model    what it holds, what is suspicious, who can run it
   gptq backends                 what this program and this machine can run
+  gptq verify path/to/model     whether every layer answers right
 
 Exit codes: 0 done, 1 failed or found wrong, 2 wrong command line.";
 
@@ -194,6 +198,97 @@ fn assignment(text: &str) -> Result<String, String> {
     }
 }
 
+/// A file format to save in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SaveFormatArg {
+    /// Zero points stored minus one (v1): what every reader takes, for symmetric layers.
+    #[value(name = "gptq")]
+    Gptq,
+    /// Zero points stored direct (v2): has room for every zero point.
+    #[value(name = "gptq_v2")]
+    GptqV2,
+    /// Codes in planes, zero points direct: the only one for 5, 6 and 7 bits.
+    #[value(name = "gptq_p")]
+    GptqP,
+}
+
+impl From<SaveFormatArg> for CheckpointFormat {
+    fn from(format: SaveFormatArg) -> Self {
+        match format {
+            SaveFormatArg::Gptq => Self::Gptq,
+            SaveFormatArg::GptqV2 => Self::GptqV2,
+            SaveFormatArg::GptqP => Self::GptqP,
+        }
+    }
+}
+
+/// How weights are divided into files.
+#[derive(Args, Debug)]
+pub(crate) struct ShardArgs {
+    /// Bytes of tensors in one weight file: 500MB, 5GB, 4GiB. A tensor that is larger gets a file of its own.
+    #[arg(
+        long, value_name = "SIZE", value_parser = byte_size, default_value_t = ByteSize(DEFAULT_MAX_SHARD_BYTES),
+        help_heading = "Saving"
+    )]
+    max_shard_size: ByteSize,
+}
+
+impl ShardArgs {
+    /// How to save in `format`: with the proof, and a bar that shows how far it is.
+    pub(crate) fn options<'a>(
+        &self,
+        format: Option<SaveFormatArg>,
+        progress: &'a (dyn Fn(SaveProgress) + Sync),
+    ) -> SaveOptions<'a> {
+        SaveOptions {
+            format: format.map(CheckpointFormat::from),
+            max_shard_bytes: self.max_shard_size.0,
+            prove: true,
+            progress: Some(progress),
+        }
+    }
+}
+
+/// A number of bytes, as it is written on a command line.
+#[derive(Clone, Copy, Debug)]
+struct ByteSize(usize);
+
+impl std::fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let unit =
+            SIZE_UNITS.into_iter().rev().find(|(_, bytes)| self.0 > 0 && self.0.is_multiple_of(*bytes));
+        let (name, bytes) = unit.unwrap_or(("B", 1));
+        write!(f, "{}{name}", self.0 / bytes)
+    }
+}
+
+const SIZE_UNITS: [(&str, usize); 7] = [
+    ("B", 1),
+    ("KB", 1000),
+    ("KiB", 1 << 10),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+];
+
+/// Reads `5GB`, `500 MiB`, `1000`.
+fn byte_size(text: &str) -> Result<ByteSize, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim() {
+        "" => Some(1),
+        name => {
+            SIZE_UNITS.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, bytes)| bytes)
+        }
+    };
+    let bytes = number.parse::<usize>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    match bytes {
+        None | Some(0) => Err("write it as a number of B, KB, MB, GB, KiB, MiB or GiB: 5GB".to_owned()),
+        Some(bytes) => Ok(ByteSize(bytes)),
+    }
+}
+
 /// A file to write.
 #[derive(Args, Debug)]
 pub(crate) struct OutputArgs {
@@ -214,5 +309,22 @@ mod tests {
     #[test]
     fn the_command_line_is_free_of_contradictions() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_in_powers_of_1000_and_of_1024_and_shown_the_same_way() {
+        for (text, bytes, shown) in [
+            ("5GB", 5_000_000_000, "5GB"),
+            ("4gib", 4 << 30, "4GiB"),
+            ("500 MB", 500_000_000, "500MB"),
+            ("12345", 12_345, "12345B"),
+            ("64KiB", 65_536, "64KiB"),
+        ] {
+            let size = byte_size(text).unwrap();
+            assert_eq!((size.0, size.to_string().as_str()), (bytes, shown), "{text}");
+        }
+        for text in ["", "GB", "0", "0GB", "-1GB", "1.5GB", "5TBytes", "99999999999GiB"] {
+            assert!(byte_size(text).is_err(), "{text}");
+        }
     }
 }

@@ -32,6 +32,12 @@ pub(crate) enum Failure {
     #[error("{dir}: {problems}; they are listed above, and --strict makes them a failure", dir = dir.display())]
     Strict { dir: PathBuf, problems: String },
 
+    #[error(
+        "{}: {failed} of {layers} layers answer otherwise than the oracle; they are listed above. Try another backend, \
+         or --dtype bf16 or f32 where f16 overflows", dir.display()
+    )]
+    Inaccurate { dir: PathBuf, failed: usize, layers: usize },
+
     #[error("cannot write the report to standard output")]
     Stdout(#[source] io::Error),
 

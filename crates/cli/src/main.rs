@@ -8,6 +8,7 @@
 use gptq_torch_fallback as _;
 
 mod args;
+mod call;
 mod commands;
 mod failure;
 mod log;

@@ -4,8 +4,10 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use gptq_conformance::Activations;
 use gptq_core::tensor::DType;
 use gptq_core::{Error, StoredDtype};
+use half::{bf16, f16};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorInfo};
 use tempfile::NamedTempFile;
@@ -24,6 +26,13 @@ impl Matrix {
     pub(crate) fn zeros(dtype: DType, shape: [usize; 2]) -> Option<Self> {
         let bytes = shape[0].checked_mul(shape[1])?.checked_mul(dtype.size_bytes())?;
         Some(Self { dtype, shape, words: vec![0; bytes.div_ceil(size_of::<u64>())] })
+    }
+
+    /// The values of x, rounded to its type. `None` as for [`Matrix::zeros`].
+    pub(crate) fn of(x: &Activations) -> Option<Self> {
+        let mut matrix = Self::zeros(x.dtype(), x.shape())?;
+        matrix.bytes_mut().copy_from_slice(&x.to_bytes());
+        Some(matrix)
     }
 
     /// Reads the tensor `name` of `file`, which has two dimensions and is f32, f16 or bf16.
@@ -89,6 +98,22 @@ impl Matrix {
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.len_bytes();
         bytemuck::cast_slice_mut(&mut self.words).get_mut(..len).unwrap_or_default()
+    }
+
+    /// The element in a row and column; `None` where there is none.
+    pub(crate) fn value(&self, row: usize, column: usize) -> Option<f64> {
+        let [rows, columns] = self.shape;
+        if row >= rows || column >= columns {
+            return None;
+        }
+        let size = self.dtype.size_bytes();
+        let start = (row * columns + column) * size;
+        let bytes = self.bytes().get(start..start + size)?;
+        Some(match self.dtype {
+            DType::F32 => f32::from_ne_bytes(bytes.try_into().ok()?).into(),
+            DType::F16 => f16::from_ne_bytes(bytes.try_into().ok()?).to_f64(),
+            DType::BF16 => bf16::from_ne_bytes(bytes.try_into().ok()?).to_f64(),
+        })
     }
 
     /// How many elements are infinite or no number.
@@ -261,6 +286,9 @@ mod tests {
             matrix.bytes_mut()[..infinite.len()].copy_from_slice(&infinite);
             matrix.bytes_mut()[infinite.len()..2 * infinite.len()].copy_from_slice(&largest);
             assert_eq!(matrix.not_finite(), 1, "{dtype}");
+            assert!(matrix.value(0, 0).is_some_and(|value| !value.is_finite()), "{dtype}");
+            assert!(matrix.value(0, 1).is_some_and(|value| value > 6e4 && value.is_finite()), "{dtype}");
+            assert_eq!((matrix.value(0, 2), matrix.value(0, 3), matrix.value(1, 0)), (Some(0.0), None, None));
         }
     }
 }

@@ -1,10 +1,14 @@
 //! `gptq finalize`: open, plan, and the three steps.
 
+use std::fs;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use gptq_core::Error;
 use gptq_core::backend::{Buffer, Outcome, PlanReport};
+use gptq_core::checkpoint::SaveReport;
 use gptq_core::post_init::{
     BackendBuffers, BackendConversion, BackendLength, Conversion, MemoryReport, NotNeeded, PostInitOptions,
     PostInitReport, post_init,
@@ -12,10 +16,10 @@ use gptq_core::post_init::{
 use gptq_core::tensor::DType;
 use serde::Serialize;
 
-use crate::args::{BackendOptionArgs, OpenArgs, PlanArgs};
+use crate::args::{BackendOptionArgs, OpenArgs, PlanArgs, SaveFormatArg, ShardArgs};
 use crate::failure::Result;
 use crate::output::findings::{GroupedFinding, grouped};
-use crate::output::{Bar, Bytes, Console, Page, Report, Seconds, count};
+use crate::output::{Bar, Bytes, Console, Page, Report, Seconds, count, saved};
 
 const LONG: &str = "\
 Make a checkpoint ready to run, and show each step with its time and counts.
@@ -34,13 +38,15 @@ only where --max-input-length is given, and only where something depends on it, 
 layers. Other backends say why nothing does.
 
 The program ends afterwards. It has shown that the model can be run, on what, in how much memory, and how long that \
-takes to get ready.";
+takes to get ready. With --save it also writes the model, as `gptq convert` does: layers as they are packed, whatever \
+the backends made of them.";
 
 const HELP: &str = "\
 Examples:
   gptq finalize path/to/model
   gptq finalize path/to/model --backend torch --json
-  gptq finalize path/to/model --device cuda:0 --dtype f16 --max-input-length 4096";
+  gptq finalize path/to/model --device cuda:0 --dtype f16 --max-input-length 4096
+  gptq finalize path/to/model --save path/to/out --format gptq_v2";
 
 /// Make a checkpoint ready to run: plan, convert, initialise, size; each step with its time and counts.
 #[derive(Args, Debug)]
@@ -61,6 +67,14 @@ pub(crate) struct Finalize {
     max_input_length: Option<NonZeroUsize>,
     #[command(flatten)]
     options: BackendOptionArgs,
+    /// Write the finalized model to this directory, which is absent or empty, and prove that its weights are the same.
+    #[arg(long, value_name = "OUT", help_heading = "Saving")]
+    save: Option<PathBuf>,
+    /// The file format to save in. Without it gptq where every layer is symmetric, else gptq_v2; gptq_p stays gptq_p.
+    #[arg(long, value_name = "FORMAT", requires = "save", help_heading = "Saving")]
+    format: Option<SaveFormatArg>,
+    #[command(flatten)]
+    shards: ShardArgs,
 }
 
 /// What was done.
@@ -76,12 +90,18 @@ struct Finalized<'a> {
     plan: &'a PlanReport,
     post_init: &'a PostInitReport,
     memory: MemoryReport,
+    /// Where --save was given: what was written, and where.
+    saved: Option<SaveReport>,
+    saved_to: Option<String>,
     findings: Vec<GroupedFinding<'a>>,
 }
 
 impl Finalize {
     pub(crate) fn run(&self, console: &Console) -> Result<()> {
         let options = self.options.options()?;
+        if let Some(out) = &self.save {
+            check_vacant(out)?;
+        }
         let started = Instant::now();
         let checkpoint = self.open.open()?;
         let open_seconds = started.elapsed().as_secs_f64();
@@ -90,7 +110,7 @@ impl Finalize {
         let plan = self.plan.request(self.dtype).plan(&checkpoint)?;
         let plan_seconds = planning.elapsed().as_secs_f64();
 
-        let mut bar = Bar::new(console);
+        let bar = Bar::new(console);
         let mut hear = |progress| bar.hear(progress);
         let model = post_init(
             checkpoint,
@@ -101,6 +121,10 @@ impl Finalize {
                 progress: Some(&mut hear),
             },
         )?;
+        let hear_save = |progress| bar.hear_save(progress);
+        let save_options = self.shards.options(self.format, &hear_save);
+        let ready_seconds = started.elapsed().as_secs_f64();
+        let saved = self.save.as_ref().map(|out| model.save(out, &save_options)).transpose()?;
         drop(bar);
 
         let memory = model.memory_report();
@@ -111,10 +135,12 @@ impl Finalize {
             plain_tensors: model.checkpoint().tensors().len(),
             open_seconds,
             plan_seconds,
-            total_seconds: started.elapsed().as_secs_f64(),
+            total_seconds: ready_seconds,
             plan: model.plan_report(),
             post_init: model.report(),
             memory,
+            saved,
+            saved_to: self.save.as_ref().map(|out| out.display().to_string()),
             findings: grouped(model.checkpoint().findings()),
         })
     }
@@ -165,7 +191,26 @@ impl Report for Finalized<'_> {
         page.heading("memory");
         page.fields(&memory(&self.memory));
         page.heading(format_args!("ready in {}", Seconds(self.total_seconds)));
+        if let (Some(report), Some(out)) = (&self.saved, &self.saved_to) {
+            page.heading(format_args!("saved as {} in {}", report.format, Seconds(report.seconds)));
+            page.line(out);
+            saved::write(report, page);
+        }
     }
+}
+
+/// That nothing stands where the model is to be saved. Saving looks again; asked before the work too, so that the work
+/// is not lost.
+fn check_vacant(out: &Path) -> Result<()> {
+    let problem = match fs::symlink_metadata(out) {
+        Err(_) => return Ok(()),
+        Ok(found) if !found.is_dir() => "it is not a directory",
+        Ok(_) => match fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => "the directory is not empty",
+            _ => return Ok(()),
+        },
+    };
+    Err(Error::Output { path: out.into(), problem: problem.into() }.into())
 }
 
 fn conversion(entry: &BackendConversion) -> String {

@@ -1,18 +1,17 @@
 //! `gptq forward`: one layer, run on a tensor from a file.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use clap::Args;
 use gptq_core::backend::{BackendId, PlanReport};
 use gptq_core::checkpoint::Checkpoint;
-use gptq_core::device::Memory;
-use gptq_core::post_init::{FinalizedModel, Layer, PostInitOptions, post_init};
-use gptq_core::tensor::{DType, TensorMut, TensorRef};
+use gptq_core::post_init::{PostInitOptions, post_init};
+use gptq_core::tensor::DType;
 use gptq_core::{Error, LayerInfo};
 use serde::Serialize;
 
 use crate::args::{BackendOptionArgs, OpenArgs, OutputArgs, PlanArgs};
+use crate::call::call;
 use crate::failure::Result;
 use crate::output::{Console, Page, Report, Seconds, count};
 use crate::tensor_file::{Matrix, NewFile};
@@ -104,10 +103,8 @@ impl Forward {
             what: format!("y of layer `{}`", self.layer),
             problem: format!("{shape:?} has more bytes than can be counted; pass fewer rows"),
         })?;
-        let forward_seconds = match model.memory() {
-            None => on_host(&model, layer, &x, &mut y)?,
-            Some(memory) => on_device(&model, layer, &**memory, &x, &mut y)?,
-        };
+        let mut context = model.context()?;
+        let forward_seconds = call(&model, layer, &x, &mut y, &mut context)?;
         file.write("y", y.dtype(), y.shape(), |file| file.write_all(y.bytes()))?;
 
         let describe =
@@ -124,39 +121,6 @@ impl Forward {
             plan: model.plan_report(),
         })
     }
-}
-
-fn on_host(model: &FinalizedModel, layer: &Layer, x: &Matrix, y: &mut Matrix) -> Result<f64> {
-    let mut context = model.context()?;
-    let lent = TensorRef::from_bytes(x.dtype(), x.shape(), x.bytes())?;
-    let (dtype, shape) = (y.dtype(), y.shape());
-    let mut out = TensorMut::from_bytes(dtype, shape, y.bytes_mut())?;
-    let started = Instant::now();
-    layer.forward(&lent, &mut out, &mut context)?;
-    context.synchronize()?;
-    Ok(started.elapsed().as_secs_f64())
-}
-
-fn on_device(
-    model: &FinalizedModel,
-    layer: &Layer,
-    memory: &dyn Memory,
-    x: &Matrix,
-    y: &mut Matrix,
-) -> Result<f64> {
-    let mut context = model.context()?;
-    // Not every device can allocate nothing, and there may be no rows.
-    let mut x_buffer = memory.allocate(x.bytes().len().max(1))?;
-    let mut y_buffer = memory.allocate(y.bytes().len().max(1))?;
-    memory.upload(x.bytes(), &mut *x_buffer, 0)?;
-    let lent = TensorRef::on_device(x.dtype(), x.shape(), &*x_buffer, 0)?;
-    let mut out = TensorMut::on_device(y.dtype(), y.shape(), &mut *y_buffer, 0)?;
-    let started = Instant::now();
-    layer.forward(&lent, &mut out, &mut context)?;
-    context.synchronize()?;
-    let seconds = started.elapsed().as_secs_f64();
-    memory.download(&*y_buffer, 0, y.bytes_mut())?;
-    Ok(seconds)
 }
 
 impl Report for Ran<'_> {

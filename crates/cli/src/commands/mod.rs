@@ -1,10 +1,12 @@
 //! The commands: each parses its arguments, asks the library, and prints one report. One file each.
 
 mod backends;
+mod convert;
 mod dequantize;
 mod finalize;
 mod forward;
 mod inspect;
+mod verify;
 
 use clap::Subcommand;
 
@@ -16,6 +18,8 @@ use crate::output::Console;
 pub(crate) enum Command {
     Inspect(inspect::Inspect),
     Finalize(finalize::Finalize),
+    Convert(convert::Convert),
+    Verify(verify::Verify),
     Backends(backends::Backends),
     Forward(forward::Forward),
     Dequantize(dequantize::Dequantize),
@@ -27,6 +31,8 @@ impl Command {
         match self {
             Self::Inspect(command) => command.run(console),
             Self::Finalize(command) => command.run(console),
+            Self::Convert(command) => command.run(console),
+            Self::Verify(command) => command.run(console),
             Self::Backends(command) => command.run(console),
             Self::Forward(command) => command.run(console),
             Self::Dequantize(command) => command.run(console),

@@ -3,6 +3,7 @@
 pub(crate) mod findings;
 mod page;
 mod progress;
+pub(crate) mod saved;
 mod units;
 
 use std::io::{self, IsTerminal, Write};

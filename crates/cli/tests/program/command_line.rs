@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use crate::support::{WHOLE, assert_says, checkpoint, gptq, program};
 
-const COMMANDS: [&str; 5] = ["inspect", "finalize", "backends", "forward", "dequantize"];
+const COMMANDS: [&str; 7] = ["inspect", "finalize", "convert", "verify", "backends", "forward", "dequantize"];
 
 #[test]
 fn help_and_version_are_no_errors() {
@@ -42,8 +42,14 @@ fn every_command_that_opens_a_checkpoint_has_the_options_for_reading_it() {
 
 #[test]
 fn a_wrong_command_line_ends_with_2_and_prints_nothing_on_standard_output() {
-    for args in [&[][..], &["nonsense"], &["inspect"], &["forward", "dir"], &["inspect", "dir", "--nonsense"]]
-    {
+    for args in [
+        &[][..],
+        &["nonsense"],
+        &["inspect"],
+        &["forward", "dir"],
+        &["inspect", "dir", "--nonsense"],
+        &["convert", "dir", "out"],
+    ] {
         assert_says(&gptq(args).usage(), &["Usage: gptq"]);
     }
 }

@@ -1,8 +1,13 @@
 //! `gptq finalize`.
 
+use std::fs;
+
+use gptq_core::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 
-use crate::support::{CHECKPOINTS, Run, WHOLE, assert_says, checkpoint, gptq, program, run};
+use crate::support::{
+    CHECKPOINTS, Run, WHOLE, assert_says, checkpoint, gptq, names_in, program, run, scratch,
+};
 
 fn finalize(name: &str, more: &[&str]) -> Run {
     let dir = checkpoint(name);
@@ -116,4 +121,48 @@ fn a_pipe_gets_no_progress_bar_and_logs_come_when_asked_for() {
     let verbose = finalize(WHOLE, &["-v"]);
     assert_says(&verbose.stderr, &["INFO open{", "close"]);
     assert_says(&verbose.stdout, &["ready in"]);
+}
+
+#[test]
+fn a_finalized_model_is_saved_as_it_was_packed() {
+    for name in ["kjv-4bit-g64-asym-v1", "kjv-4bit-g128-sym-actorder", WHOLE] {
+        let dir = scratch();
+        let out = dir.path().join("out");
+        let text = finalize(name, &["--save", out.to_str().expect("text"), "--format", "gptq_v2"]).success();
+        assert_says(&text, &["ready in", "saved as gptq_v2 in", "model.safetensors", "proof passed"]);
+        let (was, is) = (Checkpoint::open(checkpoint(name)), Checkpoint::open(&out));
+        let (was, is) = (was.expect("it opens"), is.expect("it opens"));
+        assert_eq!(is.config().format.to_string(), "gptq_v2", "{name}");
+        for (was, is) in was.layers().iter().zip(is.layers()) {
+            assert!(was.dequantize() == is.dequantize(), "{name}: {} differs", was.name());
+        }
+    }
+}
+
+#[test]
+fn without_a_format_symmetric_models_are_saved_as_gptq_and_others_as_gptq_v2() {
+    for (name, format) in [(WHOLE, "gptq"), ("kjv-4bit-g64-asym-v1", "gptq_v2")] {
+        let dir = scratch();
+        let out = dir.path().join("out");
+        let json = finalize(name, &["--save", out.to_str().expect("text"), "--json"]).json();
+        assert_eq!((&json["saved"]["format"], &json["saved"]["proved"]), (&json!(format), &json!(true)));
+        assert_eq!(json["saved_to"], out.to_str().expect("text"));
+    }
+    assert_eq!(finalize(WHOLE, &["--json"]).json()["saved"], Value::Null);
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_save_is_told_before_the_work() {
+    let dir = scratch();
+    fs::write(dir.path().join("precious"), "").expect("written");
+    let out = dir.path().to_str().expect("text");
+    assert_says(
+        &finalize(WHOLE, &["--save", out]).failure(),
+        &["the directory is not empty", "an empty one"],
+    );
+    let file = dir.path().join("precious");
+    let error = finalize(WHOLE, &["--save", file.to_str().expect("text")]).failure();
+    assert_says(&error, &["precious: it is not a directory"]);
+    assert_eq!(names_in(dir.path()), ["precious"]);
+    assert_says(&finalize(WHOLE, &["--format", "gptq"]).usage(), &["--save <OUT>"]);
 }

@@ -181,7 +181,7 @@ fn a_zero_point_of_0_by_an_unknown_writer_is_read_in_the_dialect_that_is_named()
         let dir = dir.path().to_str().expect("a path that is text");
         gptq(&[&["inspect", dir][..], more].concat())
     };
-    let error = inspect(&[]).failure();
+    let (_, error) = inspect(&[]).found_wrong();
     assert_says(&error, &[layer, "0x777777f7", "--zeros-dialect field|word"]);
     let text = inspect(&["--zeros-dialect", "field"]).success();
     assert_says(&text, &["1 word of qzeros", "each field by itself (--zeros-dialect field)"]);

@@ -5,8 +5,11 @@
 mod backends;
 mod broken;
 mod command_line;
+mod convert;
 mod dequantize;
+mod doctor;
 mod finalize;
 mod forward;
 mod inspect;
 mod support;
+mod verify;

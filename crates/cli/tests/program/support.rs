@@ -87,6 +87,14 @@ impl Run {
         self.stderr
     }
 
+    /// What a run printed, and what it complained of, that found something wrong.
+    #[track_caller]
+    pub(crate) fn found_wrong(self) -> (String, String) {
+        assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
+        assert!(self.stderr.contains("error: "), "{}", self.stderr);
+        (self.stdout, self.stderr)
+    }
+
     /// What a run complained of whose command line is wrong.
     #[track_caller]
     pub(crate) fn usage(self) -> String {
@@ -139,6 +147,40 @@ pub(crate) fn read_tensor(path: &Path) -> (String, Dtype, Vec<usize>, Vec<u8>) {
     let (name, view) = tensors.iter().next().expect("a tensor");
     assert_eq!(tensors.len(), 1, "one tensor");
     (name.to_owned(), view.dtype(), view.shape().to_vec(), view.data().to_vec())
+}
+
+/// A tensor of a file: its name, type, shape and bytes.
+pub(crate) type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
+
+/// Writes a safetensors file with these tensors.
+pub(crate) fn write_tensors(path: &Path, tensors: &[Tensor]) {
+    fn view((name, dtype, shape, bytes): &Tensor) -> (String, TensorView<'_>) {
+        (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).expect("bytes that fit the shape"))
+    }
+    let views: Vec<_> = tensors.iter().map(view).collect();
+    fs::write(path, safetensors::serialize(views, None).expect("a small file")).expect("written");
+}
+
+/// Writes the file again with what `edit` makes of its tensors.
+pub(crate) fn edit_tensors(path: &Path, edit: impl FnOnce(&mut Vec<Tensor>)) {
+    let bytes = fs::read(path).expect("the file");
+    let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let mut tensors: Vec<Tensor> = tensors
+        .iter()
+        .map(|(name, view)| (name.to_owned(), view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+        .collect();
+    edit(&mut tensors);
+    write_tensors(path, &tensors);
+}
+
+/// Changes what every configuration file of `dir` says of the quantization.
+pub(crate) fn edit_configs(dir: &Path, edit: impl Fn(&mut Value)) {
+    for file in ["quantize_config.json", "config.json"] {
+        edit_json(dir, file, |config| match config.get_mut("quantization_config") {
+            Some(inner) => edit(inner),
+            None => edit(config),
+        });
+    }
 }
 
 /// Overwrites the first bytes of the tensor `name` of a file.

@@ -2,10 +2,13 @@
 
 mod config;
 mod layers;
+mod memory;
 mod report;
+mod survey;
 mod zeros;
 
 use clap::Args;
+use gptq_core::checkpoint::Survey;
 use gptq_core::tensor::DType;
 
 use crate::args::{OpenArgs, PlanArgs};
@@ -13,6 +16,7 @@ use crate::failure::{Failure, Result};
 use crate::output::{Console, count};
 
 use report::Inspection;
+use survey::Closed;
 
 const LONG: &str = "\
 Show what a checkpoint holds, without a GPU and without loading the weights.
@@ -23,7 +27,10 @@ Show what a checkpoint holds, without a GPU and without loading the weights.
   g_idx          only a permutation is act-order, whatever desc_act says
   layers         every quantized layer, and the backends that accept it
   backends       why the others refuse
-  findings       what is wrong or suspicious
+  memory         what each backend that accepts layers would hold of them
+  findings       what is wrong, suspicious, or good to know
+
+A directory that does not open is shown as far as it can be read, and the exit code is 1.
 
 The file format gptq_v2 has nothing to do with GPTQv2, the algorithm.";
 
@@ -55,9 +62,13 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(&self, console: &Console) -> Result<()> {
-        let checkpoint = self.open.open_quietly()?;
-        let plan = self.plan.request(self.dtype).explain(&checkpoint)?;
-        let inspection = Inspection::of(&self.open, &checkpoint, &plan, self.summary);
+        let checkpoint = match self.open.open_quietly() {
+            Ok(checkpoint) => checkpoint,
+            Err(failure) => return Err(self.survey(failure, console)),
+        };
+        let request = self.plan.request(self.dtype);
+        let plan = request.explain(&checkpoint)?;
+        let inspection = Inspection::of(&self.open, &checkpoint, &plan, &request.registry, self.summary);
         console.print(&inspection)?;
 
         let (warnings, homeless) = (inspection.warnings(), inspection.layers_without_backend());
@@ -73,5 +84,15 @@ impl Inspect {
             return Err(Failure::Strict { dir: self.open.dir.clone(), problems });
         }
         Ok(())
+    }
+
+    /// Reports what can be said of a directory that does not open, and why it does not.
+    fn survey(&self, failure: Failure, console: &Console) -> Failure {
+        let Failure::Core(_) = &failure else { return failure };
+        let survey = Survey::of(&self.open.dir, self.open.reading());
+        match Closed::of(&self.open, &failure, &survey) {
+            None => failure,
+            Some(closed) => console.print(&closed).err().unwrap_or(failure),
+        }
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use gptq_core::QuantLinear;
-use gptq_core::backend::PlanReport;
+use gptq_core::backend::{PlanReport, Registry};
 use gptq_core::checkpoint::{Checkpoint, QuantizeConfig, Reading, Severity};
 use gptq_core::format::GroupIndexKind;
 use serde::Serialize;
 
 use super::config;
 use super::layers::{self, LayerGroup, LayerRow};
+use super::memory::{self, MemoryEstimate};
 use super::zeros::ZeroPoints;
 use crate::args::OpenArgs;
 use crate::output::findings::{GroupedFinding, grouped};
@@ -31,6 +32,7 @@ pub(super) struct Inspection<'a> {
     #[serde(flatten)]
     layers: Layers<'a>,
     plan: &'a PlanReport,
+    memory: Vec<MemoryEstimate>,
     plain_tensors: PlainTensors,
     findings: Vec<GroupedFinding<'a>>,
 }
@@ -74,6 +76,7 @@ impl<'a> Inspection<'a> {
         open: &OpenArgs,
         checkpoint: &'a Checkpoint,
         plan: &'a PlanReport,
+        registry: &Registry,
         summary: bool,
     ) -> Self {
         let infos = || checkpoint.layers().iter().map(QuantLinear::info);
@@ -105,6 +108,7 @@ impl<'a> Inspection<'a> {
                 Layers::Each { layers: rows }
             },
             plan,
+            memory: memory::estimates(checkpoint, plan, registry),
             plain_tensors: PlainTensors::of(checkpoint),
             findings: grouped(checkpoint.findings()),
         }
@@ -166,6 +170,8 @@ impl Report for Inspection<'_> {
         self.write_g_idx(page);
         self.write_layers(page);
         self.write_backends(page);
+        page.heading(format_args!("memory on {}, estimated", self.plan.device));
+        memory::write(&self.memory, &self.plan.device, page);
         page.heading("plain tensors");
         self.plain_tensors.write(page);
         page.heading("findings");
