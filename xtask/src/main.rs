@@ -1,5 +1,7 @@
 //! Automation: `cargo xtask TASK`. One file for each task; `cargo xtask --help` lists them.
 
+mod build_kernels;
+mod codegen;
 mod synth_checkpoint;
 mod tensor_file;
 mod tidy;
@@ -24,6 +26,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Compile the CUDA kernels into fatbins, with a manifest of what each costs. Needs no GPU.
+    BuildKernels(build_kernels::Arguments),
+    /// Generate the Rust side of the kernels' launch parameters from their params.h.
+    Codegen(codegen::Arguments),
     /// Write a checkpoint of noise of a given shape, for work on loading and speed.
     SynthCheckpoint(synth_checkpoint::Arguments),
     /// Check the rules of docs/architecture.md that text can hold.
@@ -34,6 +40,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::BuildKernels(arguments) => build_kernels::run(&arguments),
+        Task::Codegen(arguments) => codegen::run(&arguments),
         Task::SynthCheckpoint(arguments) => synth_checkpoint::run(&arguments),
         Task::Tidy => tidy::run(),
         Task::TrimFixture(arguments) => trim_fixture::run(&arguments),
