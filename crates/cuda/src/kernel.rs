@@ -174,6 +174,8 @@ fn refusal(gpu: &Gpu, image: &KernelImage, error: DriverError) -> Rejection {
 impl Drop for Loaded {
     fn drop(&mut self) {
         if let Ok(_current) = self.gpu.current() {
+            // A kernel may be running still.
+            let _ = result::ctx::synchronize();
             for &module in &self.modules {
                 // SAFETY: loaded once in `load`; kernels of it share `self`, so there is none.
                 let _ = unsafe { result::module::unload(module) };
