@@ -193,7 +193,7 @@ fn number_in(list: &mut Value, rng: &mut Rng) {
     numbers[at] = match rng.below(4) {
         0 => anything(rng),
         1 => json!(was.wrapping_sub(1)),
-        2 => json!(was + 1),
+        2 => json!(was.wrapping_add(1)),
         _ => json!(rng.pick(&[0, 1, 1 << 31, 1 << 32, 1 << 40, 1 << 61, 1 << 62, 1 << 63, u64::MAX])),
     };
 }
