@@ -1,0 +1,51 @@
+// What a kernel file includes first: it makes the same source compile with nvcc and, for the emulator, as C++.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef GPTQ_EMULATOR
+
+#include "emulator.h"
+
+#define GPTQ_DEVICE __forceinline__
+
+// Defines an entry and adds it to the kernels that the emulator can launch.
+#define GPTQ_KERNEL(name, threads, Params)                                                                     \
+    extern "C" void name(const Params params);                                                                \
+    static const emulator::Kernel name##_entry{                                                               \
+        #name, [](const void* params) { name(*static_cast<const Params*>(params)); }, sizeof(Params), threads}; \
+    extern "C" void name(const Params params)
+
+// Shared memory is an address here, not a declaration: all fibers run on one host thread.
+#define GPTQ_SHARED(T, name, count)       \
+    static const char name##_key = 0;     \
+    T* const name = static_cast<T*>(emulator::static_shared(&name##_key, sizeof(T) * (count)))
+#define GPTQ_SHARED_DYNAMIC(T, name) T* const name = static_cast<T*>(emulator::dynamic_shared())
+
+#else
+
+#define GPTQ_DEVICE __device__ __forceinline__
+
+// Defines an entry: extern "C", at most `threads` threads a block, one struct of parameters called `params`.
+#define GPTQ_KERNEL(name, threads, Params) \
+    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params params)
+
+// An array in shared memory.
+#define GPTQ_SHARED(T, name, count) __shared__ T name[count]
+// The shared memory that the launch asks for. One declaration of raw bytes: nvcc wants all `extern __shared__` arrays of
+// a file to have one type.
+#define GPTQ_SHARED_DYNAMIC(T, name)                                   \
+    extern __shared__ __align__(16) unsigned char gptq_dynamic_shared[]; \
+    T* const name = reinterpret_cast<T*>(gptq_dynamic_shared)
+
+#endif
+
+namespace gptq {
+
+constexpr uint32_t kWarp = 32;
+constexpr uint32_t kAllLanes = 0xffffffffu;
+
+GPTQ_DEVICE uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+}  // namespace gptq
