@@ -75,19 +75,19 @@ void copy_async(void* to, const void* from, size_t bytes, size_t source_bytes) {
     check_shared(to, bytes, Access::write, site);
     Copy copy{static_cast<char*>(to), bytes, {}};
     memcpy(copy.value, from, source_bytes);
-    machine.current->uncommitted.push_back(copy);
+    machine->current->uncommitted.push_back(copy);
     set_pending(to, bytes, true);
 }
 
 void commit_copies() {
-    Fiber& me = *machine.current;
+    Fiber& me = *machine->current;
     me.groups.push_back(std::move(me.uncommitted));
     me.uncommitted.clear();
 }
 
 void wait_copies(uint32_t most_pending_groups) {
     const void* site = GPTQ_CALL_SITE;
-    Fiber& me = *machine.current;
+    Fiber& me = *machine->current;
     while (me.groups.size() > most_pending_groups) {
         for (const Copy& copy : me.groups.front()) {
             set_pending(copy.to, copy.bytes, false);

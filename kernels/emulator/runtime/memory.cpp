@@ -94,20 +94,20 @@ Fault memory_fault(What what, const void* address, size_t bytes, const void* sit
 
 /// Whether nothing orders the access behind `stamp` before what the current fiber does now.
 bool unordered(const Stamp& stamp, const Region& region) {
-    const Fiber& me = *machine.current;
-    if (stamp.block != machine.block_serial) return !region.shared && stamp.block >= machine.first_serial;
+    const Fiber& me = *machine->current;
+    if (stamp.block != machine->block_serial) return !region.shared && stamp.block >= machine->first_serial;
     if (stamp.several_blocks && !region.shared) return true;
     if (stamp.thread == me.thread) return false;
-    if (stamp.barrier != machine.barrier_epoch) return false;
-    return stamp.warp != me.warp || stamp.warp_epoch == machine.warps[me.warp].epoch;
+    if (stamp.barrier != machine->barrier_epoch) return false;
+    return stamp.warp != me.warp || stamp.warp_epoch == machine->warps[me.warp].epoch;
 }
 
 Stamp stamp_of_current(bool atomic, const void* site) {
-    const Fiber& me = *machine.current;
+    const Fiber& me = *machine->current;
     Stamp stamp;
-    stamp.block = machine.block_serial;
-    stamp.barrier = machine.barrier_epoch;
-    stamp.warp_epoch = machine.warps[me.warp].epoch;
+    stamp.block = machine->block_serial;
+    stamp.barrier = machine->barrier_epoch;
+    stamp.warp_epoch = machine->warps[me.warp].epoch;
     stamp.warp = static_cast<uint16_t>(me.warp);
     stamp.thread = static_cast<uint16_t>(me.thread);
     stamp.atomic = atomic;
@@ -117,7 +117,7 @@ Stamp stamp_of_current(bool atomic, const void* site) {
 
 void add_reader(Stamp& readers, const Stamp& me, const Region& region) {
     if (readers.block != me.block) {
-        const bool same_launch = !region.shared && readers.block >= machine.first_serial;
+        const bool same_launch = !region.shared && readers.block >= machine->first_serial;
         readers = me;
         readers.several_blocks = same_launch;
     } else if (readers.barrier != me.barrier) {
@@ -138,7 +138,7 @@ void add_reader(Stamp& readers, const Stamp& me, const Region& region) {
 void race(const Region& region, size_t offset, size_t bytes, const Stamp& other, const void* site) {
     Fault fault = memory_fault(What::race, region.start + offset, bytes, site);
     fault.other_thread = other.thread;
-    fault.other_is_of_other_block = other.block != machine.block_serial || other.several_blocks;
+    fault.other_is_of_other_block = other.block != machine->block_serial || other.several_blocks;
     fault.other_site = other.site;
     fail(fault);
 }
@@ -178,7 +178,7 @@ void check_values(Region& region, size_t offset, size_t bytes, Access access, co
 
 bool on_own_stack(const void* address) {
     const char* byte = static_cast<const char*>(address);
-    return byte >= machine.current->stack && byte < machine.current->stack + kStack;
+    return byte >= machine->current->stack && byte < machine->current->stack + kStack;
 }
 
 void check_in(Region* region, const void* address, size_t bytes, Access access, const void* site) {
@@ -201,7 +201,7 @@ void check_in(Region* region, const void* address, size_t bytes, Access access, 
 }  // namespace
 
 void check(const void* address, size_t bytes, Access access, const void* site) {
-    if (machine.current == nullptr || bytes == 0 || on_own_stack(address)) return;
+    if (machine == nullptr || machine->current == nullptr || bytes == 0 || on_own_stack(address)) return;
     check_in(find(address, bytes), address, bytes, access, site);
 }
 

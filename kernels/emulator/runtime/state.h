@@ -57,6 +57,9 @@ struct Fiber {
 struct Warp {
     uint32_t first = 0;
     uint32_t count = 0;
+    /// Lanes that have not ended, and those that wait at a warp operation.
+    uint32_t live = 0;
+    uint32_t waiting = 0;
     /// Counts full-warp barriers: what lies before one is ordered before what follows it, in this warp.
     uint32_t epoch = 0;
 };
@@ -86,7 +89,8 @@ struct Machine {
     std::vector<std::unique_ptr<SharedMemory>> shared;
 };
 
-extern thread_local Machine machine;
+/// That of this host thread, while it runs a launch. Not thread_local: a call would guard every use.
+extern __thread Machine* machine;
 
 constexpr size_t kStack = 128 * 1024;
 
@@ -98,8 +102,8 @@ Fault fault_here(What what, const void* site);
 void wait();
 void make_ready(Fiber& fiber);
 
-/// Lets a warp's operation take place where all its lanes are there.
-void complete_warp(Warp& warp);
+/// Ends a lane, and lets what waited only for it take place.
+void leave_warp(const Fiber& fiber);
 
 }  // namespace emulator
 

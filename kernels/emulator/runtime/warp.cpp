@@ -9,15 +9,7 @@ namespace emulator {
 
 namespace {
 
-Fiber& lane_of(const Warp& warp, uint32_t lane) { return machine.fibers[warp.first + lane]; }
-
-uint32_t live_lanes(const Warp& warp) {
-    uint32_t live = 0;
-    for (uint32_t lane = 0; lane < warp.count; lane++) {
-        if (lane_of(warp, lane).state != State::done) live |= 1u << lane;
-    }
-    return live;
-}
+Fiber& lane_of(const Warp& warp, uint32_t lane) { return machine->fibers[warp.first + lane]; }
 
 void shuffle_lanes(const Warp& warp, uint32_t lanes) {
     for (uint32_t lane = 0; lane < warp.count; lane++) {
@@ -60,10 +52,10 @@ void load_matrices(const Warp& warp, uint32_t matrices, bool transposed) {
         uint16_t elements[8][8];
         for (uint32_t row = 0; row < 8; row++) {
             Fiber& fiber = lane_of(warp, matrix * 8 + row);
-            Fiber* caller = machine.current;
-            machine.current = &fiber;
+            Fiber* caller = machine->current;
+            machine->current = &fiber;
             check_shared(fiber.operation.row, 16, Access::read, fiber.site);
-            machine.current = caller;
+            machine->current = caller;
             memcpy(elements[row], fiber.operation.row, 16);
         }
         for (uint32_t lane = 0; lane < kWarp; lane++) {
@@ -130,49 +122,56 @@ void take_place(Warp& warp, uint32_t lanes, const WarpOperation& operation) {
     }
 }
 
-/// Waits with `operation` until its lanes are there, and returns when it took place.
+/// Lets the operation that `leader` waits for take place, where all its lanes are there.
+void complete(Warp& warp, const Fiber& leader) {
+    // Registers of a product or of ldmatrix come from all 32 lanes, and an exited one has none.
+    const bool collective = leader.operation.kind >= WarpOperation::Kind::load_matrix;
+    const uint32_t lanes = collective ? leader.operation.mask : leader.operation.mask & warp.live;
+    if ((warp.waiting & lanes) != lanes) return;
+    for (uint32_t lane = 0; lane < warp.count; lane++) {
+        const WarpOperation& other = lane_of(warp, lane).operation;
+        const bool takes_part = lanes >> lane & 1;
+        if (takes_part && (other.kind != leader.operation.kind || other.mask != leader.operation.mask ||
+                           other.variant != leader.operation.variant)) {
+            return;
+        }
+    }
+    take_place(warp, lanes, leader.operation);
+    if (machine->failed) return;
+    warp.waiting &= ~lanes;
+    for (uint32_t lane = 0; lane < warp.count; lane++) {
+        if (lanes >> lane & 1) make_ready(lane_of(warp, lane));
+    }
+}
+
+/// Waits until the lanes of the fiber's operation are there, and returns when it took place.
 void meet(const void* site) {
-    Fiber& me = *machine.current;
+    Fiber& me = *machine->current;
+    Warp& warp = machine->warps[me.warp];
     me.site = site;
     if ((me.operation.mask >> me.lane & 1) == 0) {
         fail(fault_here(What::divergent_warp, site));
         return;
     }
     me.state = State::at_warp_operation;
-    complete_warp(machine.warps[me.warp]);
+    warp.waiting |= 1u << me.lane;
+    complete(warp, me);
     // The last to arrive waits too: it was made ready with the others, and any of them may go first.
     wait();
 }
 
 }  // namespace
 
-void complete_warp(Warp& warp) {
-    const uint32_t live = live_lanes(warp);
-    for (uint32_t first = 0; first < warp.count; first++) {
-        const Fiber& leader = lane_of(warp, first);
-        if (leader.state != State::at_warp_operation) continue;
-        // Registers of a product or of ldmatrix come from all 32 lanes, and an exited one has none.
-        const bool collective = leader.operation.kind >= WarpOperation::Kind::load_matrix;
-        const uint32_t lanes = collective ? leader.operation.mask : leader.operation.mask & live;
-        bool all = !collective || warp.count == kWarp;
-        for (uint32_t lane = 0; lane < warp.count && all; lane++) {
-            if ((lanes >> lane & 1) == 0) continue;
-            const Fiber& other = lane_of(warp, lane);
-            all = other.state == State::at_warp_operation && other.operation.kind == leader.operation.kind &&
-                  other.operation.mask == leader.operation.mask &&
-                  other.operation.variant == leader.operation.variant;
-        }
-        if (!all) continue;
-        take_place(warp, lanes, leader.operation);
-        if (machine.failed) return;
-        for (uint32_t lane = 0; lane < warp.count; lane++) {
-            if (lanes >> lane & 1) make_ready(lane_of(warp, lane));
-        }
+void leave_warp(const Fiber& fiber) {
+    Warp& warp = machine->warps[fiber.warp];
+    warp.live &= ~(1u << fiber.lane);
+    for (uint32_t lane = 0; lane < warp.count; lane++) {
+        if (warp.waiting >> lane & 1) complete(warp, lane_of(warp, lane));
     }
 }
 
 void warp_barrier(uint32_t mask) {
-    WarpOperation& operation = machine.current->operation;
+    WarpOperation& operation = machine->current->operation;
     operation.kind = WarpOperation::Kind::barrier;
     operation.mask = mask;
     operation.variant = 0;
@@ -180,7 +179,7 @@ void warp_barrier(uint32_t mask) {
 }
 
 uint32_t shuffle(Lane mode, uint32_t mask, uint32_t value, uint32_t operand, uint32_t width) {
-    WarpOperation& operation = machine.current->operation;
+    WarpOperation& operation = machine->current->operation;
     operation.kind = WarpOperation::Kind::shuffle;
     operation.mask = mask;
     operation.variant = static_cast<uint32_t>(mode);
@@ -192,7 +191,7 @@ uint32_t shuffle(Lane mode, uint32_t mask, uint32_t value, uint32_t operand, uin
 }
 
 uint32_t ballot(uint32_t mask, bool predicate) {
-    WarpOperation& operation = machine.current->operation;
+    WarpOperation& operation = machine->current->operation;
     operation.kind = WarpOperation::Kind::ballot;
     operation.mask = mask;
     operation.variant = 0;
@@ -202,7 +201,7 @@ uint32_t ballot(uint32_t mask, bool predicate) {
 }
 
 void load_matrix(uint32_t* to, const void* row, uint32_t matrices, bool transposed) {
-    WarpOperation& operation = machine.current->operation;
+    WarpOperation& operation = machine->current->operation;
     operation.kind = WarpOperation::Kind::load_matrix;
     operation.mask = 0xffffffffu;
     operation.variant = matrices | (transposed ? 8 : 0);
@@ -212,7 +211,7 @@ void load_matrix(uint32_t* to, const void* row, uint32_t matrices, bool transpos
 }
 
 void multiply(Element element, uint32_t k, float* c, const uint32_t* a, const uint32_t* b) {
-    WarpOperation& operation = machine.current->operation;
+    WarpOperation& operation = machine->current->operation;
     operation.kind = WarpOperation::Kind::multiply;
     operation.mask = 0xffffffffu;
     operation.variant = k | static_cast<uint32_t>(element) << 5;
