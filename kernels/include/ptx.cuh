@@ -109,6 +109,18 @@ GPTQ_DEVICE uint32_t funnel_shift(uint32_t low, uint32_t high, uint32_t shift) {
 #endif
 }
 
+/// lop3: a & b | c in one instruction. Written out: nvcc puts constant masks into the instruction, which has room for
+/// one, and makes two of it. Volatile, so that it stays where it is used: hoisted, hundreds of them fill the registers.
+GPTQ_DEVICE uint32_t and_or(uint32_t a, uint32_t b, uint32_t c) {
+#ifdef GPTQ_EMULATOR
+    return (a & b) | c;
+#else
+    uint32_t result;
+    asm volatile("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
+    return result;
+#endif
+}
+
 // Floats
 
 /// mul.rz: the product cut off, not rounded.

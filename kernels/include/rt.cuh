@@ -11,11 +11,12 @@
 #define GPTQ_DEVICE __forceinline__
 
 // Defines an entry and adds it to the kernels that the emulator can launch.
-#define GPTQ_KERNEL(name, threads, Params)                                                                     \
+#define GPTQ_KERNEL(name, threads, Params)                                                                    \
     extern "C" void name(const Params params);                                                                \
     static const emulator::Kernel name##_entry{                                                               \
         #name, [](const void* params) { name(*static_cast<const Params*>(params)); }, sizeof(Params), threads}; \
     extern "C" void name(const Params params)
+#define GPTQ_KERNEL_RESIDENT(name, threads, resident, Params) GPTQ_KERNEL(name, threads, Params)
 
 // Shared memory is an address here, not a declaration: all fibers run on one host thread.
 #define GPTQ_SHARED(T, name, count)       \
@@ -30,6 +31,10 @@
 // Defines an entry: extern "C", at most `threads` threads a block, one struct of parameters called `params`.
 #define GPTQ_KERNEL(name, threads, Params) \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params params)
+// The same, with as many blocks to a multiprocessor as `resident` says. Left alone, ptxas spills a little in some small
+// kernels to make room for more blocks; told a number, it uses all the registers that leaves, so not for large ones.
+#define GPTQ_KERNEL_RESIDENT(name, threads, resident, Params) \
+    extern "C" __global__ void __launch_bounds__(threads, resident) name(const __grid_constant__ Params params)
 
 // An array in shared memory.
 #define GPTQ_SHARED(T, name, count) __shared__ T name[count]

@@ -1,0 +1,159 @@
+//! The dense matrix, bit by bit.
+
+use std::ffi::c_void;
+
+use gptq_conformance::matrix;
+use gptq_conformance::oracle::Dense;
+use gptq_core::tensor::DType;
+use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
+use half::{bf16, f16};
+
+use crate::layer::{DeviceLayer, dtype_code};
+use crate::{SEEDS, blocks, to_u32};
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct DequantizeParams {
+    qweight: *const u32,
+    qzeros: *const u32,
+    scales: *const c_void,
+    g_idx: *const c_void,
+    out: *mut c_void,
+    in_features: u32,
+    out_features: u32,
+    group_rows: u32,
+    first_column: u32,
+    columns: u32,
+    out_stride: u32,
+    scale_dtype: u32,
+    g_idx_bytes: u32,
+}
+
+/// A panel of columns in memory of its own.
+#[derive(Clone, Copy, Debug)]
+struct Panel {
+    first: usize,
+    columns: usize,
+    /// Elements from row to row.
+    stride: usize,
+    /// Elements before the first: a pointer that is aligned to its element and no more.
+    offset: usize,
+}
+
+fn size(dtype: DType) -> usize {
+    if dtype == DType::F32 { 4 } else { 2 }
+}
+
+/// The bytes of a panel, rows one behind the other. What lies between rows must stay unwritten.
+fn dequantize(
+    kernel: &str,
+    layer: &DeviceLayer,
+    shape: [usize; 2],
+    panel: Panel,
+    dtype: DType,
+    seed: u64,
+) -> Result<Vec<u8>, Fault> {
+    let [k, n] = shape;
+    let bytes = size(dtype);
+    let out = Buffer::<u8>::output("out", ((k - 1) * panel.stride + panel.columns + panel.offset) * bytes);
+    let across = if kernel == "blocks" { 128 * (16 / bytes) } else { 128 };
+    let launch = Launch {
+        kernel: Kernel::named(&format!("gptq_dequantize_{kernel}_{}_{dtype}", layer.format))?,
+        grid: [blocks(panel.columns, across), blocks(k, 32), 1],
+        block: [128, 1, 1],
+        shared_bytes: 0,
+        params: DequantizeParams {
+            qweight: layer.qweight.address(),
+            qzeros: layer.qzeros.address(),
+            scales: layer.scales.address(),
+            g_idx: layer.g_idx.address(),
+            out: out.address_mut().wrapping_add(panel.offset * bytes).cast(),
+            in_features: to_u32(k),
+            out_features: to_u32(n),
+            group_rows: layer.group_rows,
+            first_column: to_u32(panel.first),
+            columns: to_u32(panel.columns),
+            out_stride: to_u32(panel.stride),
+            scale_dtype: dtype_code(layer.scales.dtype()),
+            g_idx_bytes: layer.g_idx.bytes(),
+        },
+    };
+    launch.run(seed)?;
+    let between = (k - 1) * (panel.stride - panel.columns) + panel.offset;
+    assert_eq!(out.unwritten_bytes(), between * bytes, "{kernel}, {panel:?}: bytes that are not the panel's");
+    let rows = out.to_vec();
+    let rows = rows[panel.offset * bytes..].chunks(panel.stride * bytes);
+    Ok(rows.flat_map(|row| row[..panel.columns * bytes].to_vec()).collect())
+}
+
+/// The same panel of the oracle's matrix, each product rounded once.
+fn expected(dense: &Dense, panel: Panel, dtype: DType) -> Vec<u8> {
+    let rows = dense.weights().chunks_exact(dense.columns());
+    let weights = rows.flat_map(|row| &row[panel.first..][..panel.columns]);
+    match dtype {
+        DType::F16 => weights.flat_map(|&weight| f16::from_f32(to_odd(weight)).to_le_bytes()).collect(),
+        DType::BF16 => weights.flat_map(|&weight| bf16::from_f32(to_odd(weight)).to_le_bytes()).collect(),
+        DType::F32 => weights.flat_map(|&weight| nearest(weight).to_le_bytes()).collect(),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounding is what it is for")]
+fn nearest(value: f64) -> f32 {
+    value as f32
+}
+
+/// One of the two f32 around a value, that with an odd last bit, or the value itself: rounding this to 16 bits is
+/// rounding the value once. The conversions of `half` from f64 round to f32 first.
+fn to_odd(value: f64) -> f32 {
+    let near = nearest(value);
+    if f64::from(near) == value || near.to_bits() & 1 == 1 {
+        near
+    } else if f64::from(near) < value {
+        near.next_up()
+    } else {
+        near.next_down()
+    }
+}
+
+#[test]
+fn dense_matrices_of_all_kinds_are_right_to_the_last_bit() {
+    let (mut of_blocks, mut of_rows) = (0, 0);
+    for (number, entry) in matrix::entries().into_iter().enumerate() {
+        let case = entry.case;
+        let built = case.build("layer").unwrap_or_else(|error| panic!("{case}: {error}"));
+        let dense = Dense::of_values(&built.values);
+        let layer = DeviceLayer::new(&case, &built.layer);
+        let (shape, dtype) = ([case.in_features, case.out_features], entry.x_dtype);
+        let check = |kernel: &str, panel: Panel| {
+            let found = in_orders(SEEDS, |seed| dequantize(kernel, &layer, shape, panel, dtype, seed))
+                .unwrap_or_else(|problem| panic!("{case}, {kernel} to {dtype}, {panel:?}: {problem}"));
+            let expected = expected(&dense, panel, dtype);
+            let found = found.unwrap_or_default();
+            if let Some(at) = (0..expected.len()).find(|&at| found.get(at) != expected.get(at)) {
+                let at = at / size(dtype);
+                let (row, column) = (at / panel.columns, at % panel.columns);
+                panic!(
+                    "{case}, {kernel} to {dtype}, {panel:?}: row {row}, column {column} of the panel is wrong"
+                );
+            }
+        };
+        // Every other case whole, the others in two panels.
+        let n = case.out_features;
+        let cut = if number.is_multiple_of(2) { n } else { n / 3 };
+        if layer.in_whole_blocks && layer.scales.dtype() != DType::F32 {
+            let cut = cut.next_multiple_of(8);
+            check("blocks", Panel { first: 0, columns: cut, stride: cut + 8, offset: 0 });
+            if cut < n {
+                check("blocks", Panel { first: cut, columns: n - cut, stride: n - cut, offset: 0 });
+            }
+            of_blocks += 1;
+        } else {
+            check("rows", Panel { first: 0, columns: cut, stride: cut + 3, offset: 1 });
+            if cut < n {
+                check("rows", Panel { first: cut, columns: n - cut, stride: n - cut, offset: 0 });
+            }
+            of_rows += 1;
+        }
+    }
+    assert!(of_blocks > 50 && of_rows > 50, "{of_blocks} cases ran in whole blocks, {of_rows} by rows");
+}
