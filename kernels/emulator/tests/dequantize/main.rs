@@ -4,6 +4,7 @@
 
 mod codes;
 mod dense;
+mod dot;
 mod layer;
 
 /// Orders of threads in which each case runs.
