@@ -3,19 +3,44 @@
 use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome};
 use gptq_core::device::Device;
 use gptq_core::format::ZeroEncoding;
-use gptq_core::{QuantLinear, Result};
+use gptq_core::{Error, QuantLinear, Result};
 
+use crate::kernel::Isa;
 use crate::linear::TorchLinear;
+use crate::{ID, ISA, SORTED_COPY};
 
 /// The backend, opened for one model on the CPU.
-#[derive(Default)]
 pub(crate) struct TorchBackend {
+    isa: Isa,
+    sorted_copy: bool,
     scratch_bytes: usize,
 }
 
 impl TorchBackend {
-    pub(crate) fn open(_device: &Device, _options: &Options) -> Result<Box<dyn Backend>> {
-        Ok(Box::new(Self::default()))
+    pub(crate) fn open(_device: &Device, options: &Options) -> Result<Box<dyn Backend>> {
+        Ok(Box::new(Self { isa: isa(options)?, sorted_copy: sorted_copy(options)?, scratch_bytes: 0 }))
+    }
+
+    /// A layer by itself.
+    pub(crate) fn linear(mut layer: QuantLinear, options: &Options) -> Result<Box<dyn Linear>> {
+        layer.convert_zeros(ZeroEncoding::V2);
+        Ok(Box::new(TorchLinear::new(layer, isa(options)?, sorted_copy(options)?)))
+    }
+}
+
+fn sorted_copy(options: &Options) -> Result<bool> {
+    Ok(options.read(ID, SORTED_COPY)?.unwrap_or(true))
+}
+
+/// The instruction set that the options name, or the processor's best.
+fn isa(options: &Options) -> Result<Isa> {
+    match options.read::<Isa>(ID, ISA)? {
+        None => Ok(Isa::detect()),
+        Some(isa) if isa.is_available() => Ok(isa),
+        Some(isa) => Err(Error::Option {
+            key: format!("{ID}.{ISA}"),
+            problem: format!("this processor has no {isa}; it has {}", Isa::detect()),
+        }),
     }
 }
 
@@ -28,7 +53,7 @@ impl Backend for TorchBackend {
     fn init_buffers(&mut self, layers: &mut LayerSource<'_>) -> Result<Vec<(LayerId, Box<dyn Linear>)>> {
         let mut ready: Vec<(LayerId, Box<dyn Linear>)> = Vec::with_capacity(layers.upcoming().len());
         while let Some((id, layer)) = layers.next_layer() {
-            let linear = TorchLinear::new(layer);
+            let linear = TorchLinear::new(layer, self.isa, self.sorted_copy);
             self.scratch_bytes = self.scratch_bytes.max(linear.scratch_bytes());
             ready.push((id, Box::new(linear)));
         }

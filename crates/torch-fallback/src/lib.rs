@@ -15,18 +15,34 @@
 //!
 //! # Design, and its price
 //!
-//! - **Nothing is repacked.** Codes are read where the checkpoint maps them, a strip of columns at a time, and
-//!   live unpacked for a few rows on a thread's stack. Finalizing takes no time and no memory beyond converted
-//!   zero points. The price: every call unpacks again.
-//! - **f32 accumulation, once per run of rows.** A sum of at most 128 products is kept apart before it is scaled
-//!   and added, so the error does not grow with K.
+//! - **Kernels are chosen when a model is opened**, by what the processor has: AVX-512 with BF16, AVX2 with FMA, or
+//!   plain code. The option `torch.isa` overrides the choice. Elsewhere than on x86-64 there is only plain code.
+//! - **Nothing is repacked.** Codes are read where the checkpoint maps them. Up to eight rows of x stream each word
+//!   once; for more, a tile of weights is unpacked into a core's cache and multiplied with all of them. The price:
+//!   every call unpacks again.
+//! - **Act-order layers are the exception.** They keep a copy of their words in the order of groups, about as large as
+//!   the layer and reported as such. `torch.sorted_copy=false` does without it, and then such layers take the plain
+//!   path.
+//! - **Weights are multiplied unscaled.** `code - zero` is a small integer and exact in bf16 and f32. A run of at most
+//!   128 products is summed in f32 and scaled once, so nothing of a weight is lost and the error does not grow
+//!   with K. x in bf16 is exact; x in f16 is split into two bf16 values whose sum it is.
 //! - **The same bits on any number of threads.** Threads divide columns, never rows.
+//!
+//! Groups that are no multiple of 32 rows take the plain path.
 
 mod backend;
+mod columns;
+mod fast;
+mod kernel;
 mod linear;
+mod plain;
+mod x;
 
-use gptq_core::backend::{BackendId, Capabilities, Registration, Rejection, Speed};
+use gptq_core::backend::{
+    BackendId, Capabilities, Linear, OptionSpec, Options, Registration, Rejection, Speed,
+};
 use gptq_core::device::Device;
+use gptq_core::{QuantLinear, Result};
 
 use backend::TorchBackend;
 
@@ -37,10 +53,34 @@ pub const ID: BackendId = BackendId::new("torch");
 pub const REGISTRATION: Registration = Registration {
     priority: 20,
     summary: "every layer on every machine: the packed words are read where the checkpoint maps them",
+    options: &OPTIONS,
     ..Registration::new(ID, capabilities, TorchBackend::open)
 };
 
 gptq_core::register!(REGISTRATION);
+
+/// One layer by itself, for an engine that holds layers without a checkpoint. `layer` may have its zero points in
+/// any encoding.
+///
+/// # Errors
+/// [`Error::Option`](gptq_core::Error::Option) where an option asks for what the processor has not.
+pub fn linear(layer: QuantLinear, options: &Options) -> Result<Box<dyn Linear>> {
+    TorchBackend::linear(layer, options)
+}
+
+const ISA: &str = "isa";
+const SORTED_COPY: &str = "sorted_copy";
+const OPTIONS: [OptionSpec; 2] = [
+    OptionSpec {
+        name: ISA,
+        help: "the instruction set of the kernels: plain, avx2 or avx512; by default the best that the processor has",
+    },
+    OptionSpec {
+        name: SORTED_COPY,
+        help: "whether act-order layers keep a copy of their words in the order of groups (true, the default), or \
+               take the plain path without one (false)",
+    },
+];
 
 fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
     match device {
@@ -48,3 +88,6 @@ fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
         _ => Err(Rejection::DeviceKind { device: device.clone(), supported: "cpu".into() }),
     }
 }
+
+#[cfg(test)]
+mod tests;

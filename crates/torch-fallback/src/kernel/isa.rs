@@ -1,0 +1,107 @@
+//! What the processor has.
+
+use std::fmt;
+use std::str::FromStr;
+
+use gptq_core::tensor::DType;
+
+use super::Family;
+
+/// A set of kernels.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Isa {
+    /// No vector instructions beyond what the compiler takes for granted.
+    Plain,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW and BF16.
+    Avx512,
+}
+
+impl Isa {
+    /// The best that this processor has.
+    pub(crate) fn detect() -> Self {
+        [Self::Avx512, Self::Avx2].into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Plain)
+    }
+
+    /// Whether this processor has it.
+    pub(crate) fn is_available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        match self {
+            Self::Plain => true,
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            Self::Avx512 => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512bf16")
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Self::Plain
+        }
+    }
+
+    /// The kernels for x of a dtype. `None` where there are none but the plain ones, or the processor has not what
+    /// they need.
+    pub(crate) fn family(self, x: DType) -> Option<&'static Family> {
+        if !self.is_available() {
+            return None;
+        }
+        #[cfg(target_arch = "x86_64")]
+        match self {
+            Self::Plain => None,
+            Self::Avx2 => Some(&super::avx2::FLOATS),
+            Self::Avx512 => Some(match x {
+                DType::F32 => &super::avx512::FLOATS,
+                DType::F16 | DType::BF16 => &super::avx512::PAIRS,
+            }),
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = x;
+            None
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        })
+    }
+}
+
+impl FromStr for Isa {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Plain, Self::Avx2, Self::Avx512].into_iter().find(|isa| isa.to_string() == text).ok_or(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_set_parses_from_what_it_prints() {
+        for isa in [Isa::Plain, Isa::Avx2, Isa::Avx512] {
+            assert_eq!(isa.to_string().parse(), Ok(isa));
+        }
+    }
+
+    #[test]
+    fn the_detected_set_is_one_that_the_processor_has() {
+        assert!(Isa::detect().is_available());
+        assert!(Isa::Plain.is_available());
+    }
+}

@@ -1,0 +1,175 @@
+//! Every kernel against the plain path.
+
+#![allow(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
+
+use gptq_core::backend::Linear;
+use gptq_core::device::Context;
+use gptq_core::format::packing::words_for;
+use gptq_core::format::{Bits, GroupSize, Packing, ZeroEncoding};
+use gptq_core::tensor::{DType, Element, Floats, TensorMut, TensorRef};
+use gptq_core::{Part, QuantLinear, QuantLinearParts};
+use half::{bf16, f16};
+
+use crate::kernel::Isa;
+use crate::linear::TorchLinear;
+
+/// A small generator of well-spread words: SplitMix64 (Steele, Lea, Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn word(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 32) as u32
+    }
+
+    /// From -1 to 1.
+    fn float(&mut self) -> f32 {
+        self.word() as f32 / (1u32 << 31) as f32 - 1.0
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    bits: Bits,
+    packing: Packing,
+    symmetric: bool,
+    k: usize,
+    n: usize,
+    group: i64,
+    scales: DType,
+    act_order: bool,
+}
+
+fn layer(case: Case) -> QuantLinear {
+    let Case { bits, packing, symmetric, k, n, group, scales, act_order } = case;
+    let mut random = Random(u64::from(bits.max_code()) ^ (k * n) as u64);
+    let group_size = GroupSize::from_config(group).unwrap();
+    let groups = group_size.groups(k);
+    let mut words = |count: usize| (0..count).map(|_| random.word()).collect::<Vec<u32>>();
+    let qweight = words(words_for(bits, k) * n);
+    let qzeros = if symmetric {
+        let row = gptq_core::format::packing::pack(&vec![bits.symmetric_zero() as u8; n], bits, packing);
+        row.repeat(groups)
+    } else {
+        words(words_for(bits, n) * groups)
+    };
+    let values: Vec<f32> = (0..groups * n).map(|_| 0.01 + 0.005 * random.float()).collect();
+    let floats = match scales {
+        DType::F32 => Floats::from(values),
+        DType::F16 => Floats::from(values.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>()),
+        DType::BF16 => Floats::from(values.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<_>>()),
+    };
+    let g_idx = act_order.then(|| {
+        let mut rows: Vec<i32> = (0..k).map(|row| (row / group_size.rows(k)) as i32).collect();
+        for i in (1..k).rev() {
+            rows.swap(i, random.word() as usize % (i + 1));
+        }
+        Part::in_memory(vec![k], rows.into())
+    });
+    let bias: Vec<f32> = (0..n).map(|_| random.float()).collect();
+    QuantLinear::new(QuantLinearParts {
+        name: format!("{case:?}").into(),
+        bits,
+        packing,
+        group_size,
+        zero_encoding: ZeroEncoding::V2,
+        qweight: Part::in_memory(vec![words_for(bits, k), n], qweight.into()),
+        qzeros: Part::in_memory(vec![groups, words_for(bits, n)], qzeros.into()),
+        scales: Part::in_memory(vec![groups, n], floats),
+        g_idx,
+        bias: Some(Part::in_memory(vec![n], Floats::from(bias))),
+    })
+    .unwrap()
+}
+
+fn forward<T: Element>(layer: &QuantLinear, isa: Isa, x: &[T], rows: usize) -> Vec<f32> {
+    let linear = TorchLinear::new(layer.clone(), isa, true);
+    let mut out = vec![T::narrow(f32::NAN); rows * layer.out_features()];
+    let mut context = Context::host(linear.scratch_bytes());
+    linear
+        .forward(
+            &TensorRef::host(x, [rows, layer.in_features()]).unwrap(),
+            &mut TensorMut::host(&mut out, [rows, layer.out_features()]).unwrap(),
+            &mut context,
+        )
+        .unwrap();
+    out.into_iter().map(Element::widen).collect()
+}
+
+fn check<T: Element>(layer: &QuantLinear, rows: usize, bound: f64) {
+    let mut random = Random(rows as u64);
+    let x: Vec<T> = (0..rows * layer.in_features()).map(|_| T::narrow(random.float())).collect();
+    let wide: Vec<f32> = x.iter().map(|x| x.widen()).collect();
+    let expected = forward::<f32>(layer, Isa::Plain, &wide, rows);
+    let norm = expected.iter().map(|e| f64::from(*e).powi(2)).sum::<f64>().sqrt();
+    for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.is_available()) {
+        let found = forward::<T>(layer, isa, &x, rows);
+        let squares = expected.iter().zip(&found).map(|(e, f)| f64::from(e - f).powi(2)).sum::<f64>();
+        let error = squares.sqrt() / norm;
+        assert!(error < bound, "{isa}, {} x {rows}: {error:e} of {}", T::DTYPE, layer.name());
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let base = Case {
+        bits: Bits::FOUR,
+        packing: Packing::Continuous,
+        symmetric: false,
+        k: 256,
+        n: 96,
+        group: 128,
+        scales: DType::F16,
+        act_order: false,
+    };
+    let mut cases = Vec::new();
+    for bits in Bits::ALL {
+        for packing in [Packing::Continuous, Packing::Planar] {
+            if packing.supports(bits) {
+                for symmetric in [false, true] {
+                    cases.push(Case { bits, packing, symmetric, ..base });
+                }
+            }
+        }
+    }
+    for bits in [Bits::THREE, Bits::FOUR] {
+        cases.push(Case { bits, act_order: true, group: 32, ..base });
+    }
+    for bits in [Bits::THREE, Bits::FOUR, Bits::EIGHT] {
+        for (n, k, group, scales) in [
+            (8, 64, 32, DType::F32),
+            (40, 320, 64, DType::BF16),
+            (576, 160, -1, DType::F16),
+            (104, 352, 128, DType::F16),
+            (64, 384, 192, DType::F16),
+            (2 * 512 + 24, 96, 96, DType::F16),
+        ] {
+            cases.push(Case { n, k, group, scales, bits, ..base });
+        }
+    }
+    cases
+}
+
+#[test]
+fn every_kernel_agrees_with_the_plain_path() {
+    for case in cases() {
+        let layer = layer(case);
+        for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25] {
+            check::<f32>(&layer, rows, 4e-7);
+            check::<f16>(&layer, rows, 3e-4);
+            check::<bf16>(&layer, rows, 2.5e-3);
+        }
+    }
+}
+
+#[test]
+fn more_rows_than_a_piece_are_run_in_pieces() {
+    let layer = layer(cases()[0]);
+    for rows in [127, 128, 129, 255, 256, 257, 600] {
+        check::<f32>(&layer, rows, 4e-7);
+        check::<f16>(&layer, rows, 3e-4);
+        check::<bf16>(&layer, rows, 2.5e-3);
+    }
+}
