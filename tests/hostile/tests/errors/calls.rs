@@ -176,7 +176,7 @@ fn of_the_dispatcher() -> Vec<Call> {
         Call {
             name: "an option that no backend has",
             kind: "Option",
-            says: &["`torch.speed`", "no options"],
+            says: &["`torch.speed`", "torch.isa"],
             run: || {
                 let mut options = PostInitOptions::default();
                 options.backend_options.set("torch", "speed", "high");
