@@ -333,7 +333,11 @@ impl QuantLinear {
     /// Brings the zero points to another encoding and says whether that changed anything. They carry the mark of
     /// the encoding they are in, so converting twice is the same as converting once.
     pub fn convert_zeros(&mut self, to: ZeroEncoding) -> bool {
-        let converted = self.zeros.convert(to);
+        let converted = if self.info.symmetric && !self.zeros.has_padding() {
+            self.zeros.convert_symmetric(to)
+        } else {
+            self.zeros.convert(to)
+        };
         self.info.zero_encoding = to;
         converted
     }

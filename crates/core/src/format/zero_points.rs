@@ -19,7 +19,7 @@ use serde::{Serialize, Serializer};
 pub use scan::ZeroScan;
 
 use self::step::Step;
-use super::packing::{allows, locate, low_byte, unpack_range, unpack_stepped, words_for};
+use super::packing::{BLOCK, allows, locate, low_byte, pack, unpack_range, unpack_stepped, words_for};
 use super::{Bits, Packing};
 use crate::shared::Shared;
 
@@ -202,6 +202,28 @@ impl ZeroPoints {
         }
         self.encoding = to;
         true
+    }
+
+    /// [`Self::convert`] for zero points that are all `2^(bits − 1)` and leave no padding: the words follow from that,
+    /// without a look at the old ones. No dialect borrows here.
+    pub(crate) fn convert_symmetric(&mut self, to: ZeroEncoding) -> bool {
+        if to == self.encoding {
+            return false;
+        }
+        let field = match to {
+            ZeroEncoding::V1(_) => self.bits.symmetric_zero() - 1,
+            ZeroEncoding::V2 => self.bits.symmetric_zero(),
+        };
+        let block = pack(&[low_byte(field); BLOCK], self.bits, self.packing);
+        let row: Vec<u32> = block.into_iter().cycle().take(self.words_per_group()).collect();
+        self.words = row.repeat(self.groups).into();
+        self.encoding = to;
+        true
+    }
+
+    /// Whether the last word of each row holds bits of no column.
+    pub(crate) fn has_padding(&self) -> bool {
+        !(self.columns % BLOCK * self.bits.get()).is_multiple_of(32)
     }
 
     /// Whether the other ones have the same shape, encoding and words.

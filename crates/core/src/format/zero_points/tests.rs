@@ -154,6 +154,24 @@ fn three_bit_zeros_of_gptqmodel_before_version_7_are_restored() {
 }
 
 #[test]
+fn symmetric_zeros_convert_to_the_same_words_without_a_look_at_the_old_ones() {
+    for width in Bits::ALL {
+        let packing = if Packing::Continuous.supports(width) { Packing::Continuous } else { Packing::Planar };
+        let zero = u8::try_from(width.symmetric_zero()).unwrap();
+        let words = pack(&[zero; 64], width, packing).repeat(3);
+        for (from, to) in ENCODINGS.into_iter().flat_map(|from| ENCODINGS.map(|to| (from, to))) {
+            let mut slow = ZeroPoints::new(words.clone().into(), 3, 64, width, packing, V2).unwrap();
+            slow.convert(from);
+            let mut fast = slow.clone();
+            assert!(!fast.has_padding());
+            assert_eq!(slow.convert(to), fast.convert_symmetric(to), "{width} bits, {from} to {to}");
+            assert!(slow.is_same(&fast), "{width} bits, {from} to {to}");
+        }
+    }
+    assert!(row(4, 4, &[0x8888_8888], V2).has_padding(), "four columns fill half a word");
+}
+
+#[test]
 fn words_that_do_not_fit_the_shape_are_refused() {
     let new = |words: usize, groups, columns, width, packing| {
         ZeroPoints::new(vec![0; words].into(), groups, columns, bits(width), packing, V2).is_some()
