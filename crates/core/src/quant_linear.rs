@@ -260,7 +260,7 @@ impl QuantLinear {
             packing,
             group_size,
             groups,
-            symmetric: zeros.is_symmetric(),
+            symmetric: zeros.is_symmetric_by(&zero_scan),
             g_idx: kind,
             act_order: matches!(group_index, GroupIndex::ActOrder(_)),
             ragged_groups: matches!(&group_index, GroupIndex::ActOrder(order) if !order.is_uniform()),
@@ -346,7 +346,7 @@ impl QuantLinear {
     pub(crate) fn reinterpret_zeros(&mut self, encoding: ZeroEncoding) {
         self.zeros.reinterpret(encoding);
         self.info.zero_encoding = encoding;
-        self.info.symmetric = self.zeros.is_symmetric();
+        self.info.symmetric = self.zeros.is_symmetric_by(&self.zero_scan);
     }
 
     /// Keeps equal zero points once. All symmetric layers of one shape have the same ones, so that converting a

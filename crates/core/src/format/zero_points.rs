@@ -255,12 +255,17 @@ impl ZeroPoints {
 
     /// Whether every zero point is `2^(bits − 1)`, as kernels without a zero operand take for granted.
     pub fn is_symmetric(&self) -> bool {
+        self.is_symmetric_by(&self.scan())
+    }
+
+    /// [`Self::is_symmetric`] for a caller who has the scan of these words already.
+    pub(crate) fn is_symmetric_by(&self, scan: &ZeroScan) -> bool {
         let symmetric = self.bits.symmetric_zero();
         let stored = match self.encoding {
             ZeroEncoding::V1(_) => symmetric - 1,
             ZeroEncoding::V2 => symmetric,
         };
-        self.scan().uniform == Some(stored)
+        scan.uniform == Some(stored)
     }
 
     /// The words of a group.
