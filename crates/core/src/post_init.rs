@@ -118,7 +118,6 @@ fn convert_format(
     let started = Instant::now();
     let (mut layers_done, mut bytes_done) = (0, 0);
     let mut entries = Vec::new();
-    let mut distinct = Vec::new();
     for (planned, backend) in backends {
         let mut entry = BackendConversion::new(planned.registration.id);
         for id in &planned.layers {
@@ -127,9 +126,6 @@ fn convert_format(
             match backend.convert_format(layer)? {
                 Outcome::NotNeeded(why) => entry.not_needed(why),
                 Outcome::Done => entry.done(before, layer.info()),
-            }
-            if layer.info().zero_encoding != before {
-                layer.share_zeros(&mut distinct);
             }
             layers_done += 1;
             bytes_done += layer.info().packed_bytes;

@@ -333,13 +333,8 @@ impl QuantLinear {
     /// Brings the zero points to another encoding and says whether that changed anything. They carry the mark of
     /// the encoding they are in, so converting twice is the same as converting once.
     pub fn convert_zeros(&mut self, to: ZeroEncoding) -> bool {
-        let converted = if self.info.symmetric && !self.zeros.has_padding() {
-            self.zeros.convert_symmetric(to)
-        } else {
-            self.zeros.convert(to)
-        };
         self.info.zero_encoding = to;
-        converted
+        self.zeros.convert(to)
     }
 
     /// Reads the stored zero points as `encoding`, without changing a word.
@@ -347,21 +342,6 @@ impl QuantLinear {
         self.zeros.reinterpret(encoding);
         self.info.zero_encoding = encoding;
         self.info.symmetric = self.zeros.is_symmetric_by(&self.zero_scan);
-    }
-
-    /// Keeps equal zero points once. All symmetric layers of one shape have the same ones, so that converting a
-    /// symmetric model takes the memory of a few layers, and not of all.
-    pub(crate) fn share_zeros(&mut self, distinct: &mut Vec<ZeroPoints>) {
-        // Asymmetric layers differ from one another; a few shapes of symmetric ones are all there is to find.
-        const MOST_SHAPES: usize = 32;
-        if !self.info.symmetric {
-            return;
-        }
-        match distinct.iter().find(|zeros| zeros.is_same(&self.zeros)) {
-            Some(zeros) => self.zeros = zeros.clone(),
-            None if distinct.len() < MOST_SHAPES => distinct.push(self.zeros.clone()),
-            None => {}
-        }
     }
 
     /// Replaces the zero points by what they mean, where [`ZeroPoints`] had no encoding for what was stored.

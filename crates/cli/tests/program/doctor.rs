@@ -41,7 +41,7 @@ fn the_estimate_of_memory_is_what_finalizing_takes() {
     let text = inspect(&checkpoint(WHOLE), &[]).success();
     assert_says(
         &text,
-        &["memory on cpu, estimated", "of it converted zero points", "`gptq finalize` shows it"],
+        &["memory on cpu, estimated", "in host memory outside mapped files", "`gptq finalize` shows it"],
     );
     let text = inspect(&checkpoint(WHOLE), &["--device", "cuda:7"]).success();
     assert_says(&text, &["memory on cuda:7, estimated\n  no backend accepts a layer there"]);

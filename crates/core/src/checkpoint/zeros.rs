@@ -15,6 +15,7 @@
 //!
 //! A v1 zero point of 0 is stored in ways that only knowledge of the writer tells apart: see [`ZeroDialect`].
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
@@ -130,7 +131,7 @@ pub(super) fn settle(
         .filter(|config| config.gives("format"))
         .map(|config| Declared { source: config.source.to_string(), format: config.format })
         .collect();
-    let seen = Seen::of(layers);
+    let mut seen = Seen::of(layers, configs);
     let (read_as, settled_by) = settle_version(dir, &declared, options, &seen, findings)?;
     let mean = seen.mean.map(|stored| match read_as {
         ZeroVersion::V1 => stored - 1.0,
@@ -150,10 +151,10 @@ pub(super) fn settle(
         dialect: None,
         restored_three_bits: 0,
     };
-    for layer in layers {
+    for (index, layer) in layers.iter_mut().enumerate() {
         if read_as == ZeroVersion::V1
             && options.zeros_dialect.is_none()
-            && let Some(zeros) = restored_three_bits(layer, configs)
+            && let Some(zeros) = seen.restored.remove(&index)
         {
             evidence.restored_three_bits += 1;
             layer.replace_zeros(zeros);
@@ -299,23 +300,29 @@ struct Seen {
     asymmetric: usize,
     /// Mean of `code − stored field` over asymmetric layers of up to 4 bits.
     mean: Option<f64>,
+    /// By index, the layers that v1 stores in the way of GPTQModel before version 7, as they read then.
+    restored: HashMap<usize, ZeroPoints>,
 }
 
 impl Seen {
-    fn of(layers: &[QuantLinear]) -> Self {
-        let mut seen = Self { symmetric_v1: 0, symmetric_v2: 0, asymmetric: 0, mean: None };
+    fn of(layers: &[QuantLinear], configs: &Configs) -> Self {
+        let mut seen =
+            Self { symmetric_v1: 0, symmetric_v2: 0, asymmetric: 0, mean: None, restored: HashMap::new() };
         let mut unsettled = Vec::new();
-        for layer in layers {
+        for (index, layer) in layers.iter().enumerate() {
             let symmetric = layer.info().bits.symmetric_zero();
             match layer.zero_scan().uniform {
                 Some(field) if field == symmetric => seen.symmetric_v2 += 1,
                 Some(field) if field + 1 == symmetric => seen.symmetric_v1 += 1,
-                _ if layer.zeros().restored_three_bits().is_some_and(|zeros| zeros.is_symmetric()) => {
-                    seen.symmetric_v1 += 1;
-                }
                 _ => {
-                    seen.asymmetric += 1;
-                    unsettled.push(layer);
+                    let restored = restored_three_bits(layer, configs);
+                    if restored.as_ref().is_some_and(ZeroPoints::is_symmetric) {
+                        seen.symmetric_v1 += 1;
+                    } else {
+                        seen.asymmetric += 1;
+                        unsettled.push(layer);
+                    }
+                    seen.restored.extend(restored.map(|zeros| (index, zeros)));
                 }
             }
         }

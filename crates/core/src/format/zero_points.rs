@@ -7,19 +7,24 @@
 //! Conversion is arithmetic modulo `2^bits` on each field, so it can be undone to the last bit. Whole words are
 //! converted: padding fields past the last column are stepped like the others, are never read, and come back
 //! unchanged.
+//!
+//! Converting is a decision, and the work waits until someone asks for words in the new encoding. Whoever reads zero
+//! points, and not words, reads them from the words that are there; a model whose kernels do that converts for
+//! nothing.
 
 mod scan;
 mod step;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Serialize, Serializer};
 
 pub use scan::ZeroScan;
 
 use self::step::Step;
-use super::packing::{BLOCK, allows, locate, low_byte, pack, unpack_range, unpack_stepped, words_for};
+use super::packing::{allows, locate, low_byte, unpack_range, unpack_stepped, words_for};
 use super::{Bits, Packing};
 use crate::shared::Shared;
 
@@ -92,12 +97,16 @@ impl Serialize for ZeroEncoding {
 /// The encoding travels with the words, so that they cannot be converted twice. Cloning copies no words.
 #[derive(Clone, Debug)]
 pub struct ZeroPoints {
-    words: Shared<u32>,
+    stored: Shared<u32>,
+    stored_as: ZeroEncoding,
     groups: usize,
     columns: usize,
     bits: Bits,
     packing: Packing,
     encoding: ZeroEncoding,
+    /// The words in `encoding`, where that is not how they are stored, from when they are first asked for. Clones
+    /// share them.
+    converted: Arc<OnceLock<Box<[u32]>>>,
 }
 
 impl ZeroPoints {
@@ -115,17 +124,65 @@ impl ZeroPoints {
     ) -> Option<Self> {
         let expected = groups.checked_mul(words_for(bits, columns))?;
         let fits = expected > 0 && words.len() == expected && allows(bits, packing, columns);
-        fits.then_some(Self { words, groups, columns, bits, packing, encoding })
+        fits.then(|| Self {
+            stored: words,
+            stored_as: encoding,
+            groups,
+            columns,
+            bits,
+            packing,
+            encoding,
+            converted: Arc::default(),
+        })
     }
 
-    /// How the words are encoded now.
+    /// How [`Self::words`] are encoded.
     pub fn encoding(&self) -> ZeroEncoding {
         self.encoding
     }
 
     /// The packed words `[G, words_per_group]`, row-major, in [`Self::encoding`].
+    ///
+    /// After [`Self::convert`] the first call makes them, and they are kept with this layer and its clones. A caller
+    /// who only passes them on does without that memory by [`Self::write_words`].
     pub fn words(&self) -> &[u32] {
-        &self.words
+        if self.encoding == self.stored_as {
+            return &self.stored;
+        }
+        self.converted.get_or_init(|| {
+            let mut words = vec![0; self.stored.len()];
+            self.write_words(&mut words);
+            words.into()
+        })
+    }
+
+    /// Writes [`Self::words`] to where the caller wants them, and keeps nothing: a staging buffer, for example.
+    ///
+    /// # Panics
+    /// If `out` is not `G · words_per_group` words long.
+    pub fn write_words(&self, out: &mut [u32]) {
+        assert_eq!(out.len(), self.stored.len(), "as many words as are stored");
+        let width = self.words_per_group();
+        let (up, down) = match (self.stored_as, self.encoding) {
+            (from, to) if from == to => (None, None),
+            (ZeroEncoding::V1(from), ZeroEncoding::V1(to)) => (Some(from), Some(to)),
+            (ZeroEncoding::V1(from), ZeroEncoding::V2) => (Some(from), None),
+            (ZeroEncoding::V2, ZeroEncoding::V1(to)) => (None, Some(to)),
+            (ZeroEncoding::V2, ZeroEncoding::V2) => (None, None),
+        };
+        let (bits, packing) = (self.bits, self.packing);
+        for (out, stored) in out.chunks_exact_mut(width).zip(self.stored.chunks_exact(width)) {
+            match (up, down) {
+                (None, None) => out.copy_from_slice(stored),
+                (Some(up), None) => Step::Up.row(stored, out, bits, packing, up),
+                (None, Some(down)) => Step::Down.row(stored, out, bits, packing, down),
+                (Some(up), Some(down)) => {
+                    Step::Up.row(stored, out, bits, packing, up);
+                    let direct = out.to_vec();
+                    Step::Down.row(&direct, out, bits, packing, down);
+                }
+            }
+        }
     }
 
     /// Words in a row: `ceil(N · bits / 32)`.
@@ -143,9 +200,9 @@ impl ZeroPoints {
         self.columns
     }
 
-    /// How many bytes the words take in memory that is not a mapped file.
+    /// How many bytes the words take in memory that is not a mapped file, those that were converted among them.
     pub fn resident_bytes(&self) -> usize {
-        self.words.resident_bytes()
+        self.stored.resident_bytes() + self.converted.get().map_or(0, |words| size_of_val(&words[..]))
     }
 
     /// The zero point of a group and column, 0 to `2^bits − 1`, whatever the encoding.
@@ -156,7 +213,7 @@ impl ZeroPoints {
         assert!(column < self.columns, "column {column} of {}", self.columns);
         let row = self.row(group);
         let pieces = locate(self.bits, self.packing, column);
-        match (self.encoding, step::ones(self.bits)) {
+        match (self.stored_as, step::ones(self.bits)) {
             (ZeroEncoding::V2, _) => pieces.read(row),
             (ZeroEncoding::V1(ZeroDialect::WordBorrow), Some(ones)) => {
                 pieces.iter().fold(0, |zero, piece| zero | piece.read(row[piece.word].wrapping_add(ones)))
@@ -173,7 +230,7 @@ impl ZeroPoints {
         assert!(columns.end <= self.columns, "columns {columns:?} of {}", self.columns);
         assert_eq!(out.len(), columns.len(), "one byte of `out` for each column");
         let row = self.row(group);
-        match (self.encoding, step::ones(self.bits)) {
+        match (self.stored_as, step::ones(self.bits)) {
             (ZeroEncoding::V2, _) => unpack_range(row, self.bits, self.packing, columns, out),
             (ZeroEncoding::V1(ZeroDialect::WordBorrow), Some(ones)) => {
                 unpack_stepped(row, self.bits, columns.start, out, |word| word.wrapping_add(ones));
@@ -186,54 +243,24 @@ impl ZeroPoints {
         }
     }
 
-    /// Changes the encoding, and the words with it. `false`, and nothing done, where they are encoded so already.
+    /// Changes the encoding: from now on [`Self::words`] are in `to`. `false`, and nothing done, where they are already.
     ///
-    /// The words are replaced by a new vector; a clone keeps the old ones. Lossless in every direction: converting
-    /// back gives the same words.
+    /// Lossless in every direction: converting back gives the same words. A clone made before keeps its encoding.
     pub fn convert(&mut self, to: ZeroEncoding) -> bool {
         if to == self.encoding {
             return false;
         }
-        if let ZeroEncoding::V1(dialect) = self.encoding {
-            self.words = self.stepped(Step::Up, dialect);
-        }
-        if let ZeroEncoding::V1(dialect) = to {
-            self.words = self.stepped(Step::Down, dialect);
-        }
         self.encoding = to;
+        self.converted = Arc::default();
         true
-    }
-
-    /// [`Self::convert`] for zero points that are all `2^(bits − 1)` and leave no padding: the words follow from that,
-    /// without a look at the old ones. No dialect borrows here.
-    pub(crate) fn convert_symmetric(&mut self, to: ZeroEncoding) -> bool {
-        if to == self.encoding {
-            return false;
-        }
-        let field = match to {
-            ZeroEncoding::V1(_) => self.bits.symmetric_zero() - 1,
-            ZeroEncoding::V2 => self.bits.symmetric_zero(),
-        };
-        let block = pack(&[low_byte(field); BLOCK], self.bits, self.packing);
-        let row: Vec<u32> = block.into_iter().cycle().take(self.words_per_group()).collect();
-        self.words = row.repeat(self.groups).into();
-        self.encoding = to;
-        true
-    }
-
-    /// Whether the last word of each row holds bits of no column.
-    pub(crate) fn has_padding(&self) -> bool {
-        !(self.columns % BLOCK * self.bits.get()).is_multiple_of(32)
-    }
-
-    /// Whether the other ones have the same shape, encoding and words.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let shape = |zeros: &Self| (zeros.groups, zeros.columns, zeros.bits, zeros.packing, zeros.encoding);
-        shape(self) == shape(other) && self.words() == other.words()
     }
 
     /// Reads the words as another encoding, without changing any.
+    ///
+    /// Only for zero points as they were stored, before any conversion.
     pub(crate) fn reinterpret(&mut self, encoding: ZeroEncoding) {
+        debug_assert_eq!(self.encoding, self.stored_as, "a converted encoding is known, and not a reading");
+        self.stored_as = encoding;
         self.encoding = encoding;
     }
 
@@ -242,9 +269,11 @@ impl ZeroPoints {
     pub(crate) fn restored_three_bits(&self) -> Option<Self> {
         let here = self.bits == Bits::THREE && self.packing == Packing::Continuous;
         here.then(|| Self {
-            words: step::restore_three_bits(self.words(), self.words_per_group()).into(),
+            stored: step::restore_three_bits(self.words(), self.words_per_group()).into(),
+            stored_as: ZeroEncoding::V2,
             encoding: ZeroEncoding::V2,
-            ..self.clone()
+            converted: Arc::default(),
+            ..*self
         })
     }
 
@@ -268,14 +297,10 @@ impl ZeroPoints {
         scan.uniform == Some(stored)
     }
 
-    /// The words of a group.
+    /// The words of a group, as they are stored.
     fn row(&self, group: usize) -> &[u32] {
         let width = self.words_per_group();
-        &self.words()[group * width..][..width]
-    }
-
-    fn stepped(&self, step: Step, dialect: ZeroDialect) -> Shared<u32> {
-        step.words(self.words(), self.words_per_group(), self.bits, self.packing, dialect).into()
+        &self.stored[group * width..][..width]
     }
 }
 

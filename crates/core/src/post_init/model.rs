@@ -1,6 +1,5 @@
 //! A model that is ready for inference.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -210,24 +209,11 @@ impl FinalizedModel {
         let backends = self.lock();
         MemoryReport {
             packed_bytes: self.layers.iter().map(|layer| layer.packed.info().packed_bytes).sum(),
-            host_bytes: self.host_bytes(),
+            host_bytes: self.layers.iter().map(|layer| layer.packed.resident_bytes()).sum(),
             layer_bytes: self.layers.iter().map(|layer| layer.linear.resident_bytes()).sum(),
             buffers: backends.iter().flat_map(|(_, backend)| backend.buffers()).collect(),
             scratch_bytes_per_context: backends.iter().map(|(_, b)| b.scratch_bytes()).max().unwrap_or(0),
         }
-    }
-
-    fn host_bytes(&self) -> usize {
-        let mut counted = HashSet::new();
-        let mut bytes = 0;
-        for Layer { packed, .. } in &self.layers {
-            bytes += packed.resident_bytes();
-            // Layers may share the same zero points.
-            if !counted.insert(packed.zeros().words().as_ptr()) {
-                bytes -= packed.zeros().resident_bytes();
-            }
-        }
-        bytes
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(BackendId, Box<dyn Backend>)>> {

@@ -168,3 +168,21 @@ fn a_configuration_that_broke_since_it_was_opened_is_an_error_and_leaves_nothing
     assert!(matches!(error, Error::NotStorable { .. }), "{error}");
     assert_eq!(names_in(outs.path()), [""; 0]);
 }
+
+#[test]
+fn a_rule_that_no_layer_follows_and_the_format_has_no_room_for_is_refused_with_what_helps() {
+    let source = Source::new(CheckpointFormat::GptqP, &[Layer::new("a", 4, ZeroKind::Symmetric)], json!({}));
+    let rule = r#"{"bits": 4, "group_size": 32, "format": "gptq_p", "dynamic": {"absent": {"bits": 5}}}"#;
+    source.write("quantize_config.json", rule);
+    let outs = TempDir::new().unwrap();
+    let out = outs.path().join("out");
+    let error = source.open().save(&out, &to(CheckpointFormat::GptqV2)).unwrap_err();
+    let text = error.to_string();
+    for said in
+        ["a width of 5 bits of the dynamic rule `absent`", "save as gptq_p, or remove", "saved as gptq_v2"]
+    {
+        assert!(text.contains(said), "`{said}` is not in {text}");
+    }
+    assert_eq!(names_in(outs.path()), [""; 0]);
+    save(&source.open(), &out, &to(CheckpointFormat::GptqP));
+}

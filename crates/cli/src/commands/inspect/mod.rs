@@ -68,7 +68,7 @@ impl Inspect {
         };
         let request = self.plan.request(self.dtype);
         let plan = request.explain(&checkpoint)?;
-        let inspection = Inspection::of(&self.open, &checkpoint, &plan, &request.registry, self.summary);
+        let inspection = Inspection::of(&self.open, &checkpoint, &plan, self.summary);
         console.print(&inspection)?;
 
         let (warnings, homeless) = (inspection.warnings(), inspection.layers_without_backend());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gptq_core::QuantLinear;
-use gptq_core::backend::{PlanReport, Registry};
+use gptq_core::backend::PlanReport;
 use gptq_core::checkpoint::{Checkpoint, QuantizeConfig, Reading, Severity};
 use gptq_core::format::GroupIndexKind;
 use serde::Serialize;
@@ -76,7 +76,6 @@ impl<'a> Inspection<'a> {
         open: &OpenArgs,
         checkpoint: &'a Checkpoint,
         plan: &'a PlanReport,
-        registry: &Registry,
         summary: bool,
     ) -> Self {
         let infos = || checkpoint.layers().iter().map(QuantLinear::info);
@@ -108,7 +107,7 @@ impl<'a> Inspection<'a> {
                 Layers::Each { layers: rows }
             },
             plan,
-            memory: memory::estimates(checkpoint, plan, registry),
+            memory: memory::estimates(checkpoint, plan),
             plain_tensors: PlainTensors::of(checkpoint),
             findings: grouped(checkpoint.findings()),
         }

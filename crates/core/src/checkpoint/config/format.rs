@@ -80,7 +80,7 @@ pub(crate) fn declared(keys: &Keys<'_>) -> Result<Option<CheckpointFormat>> {
             "gptq" => {}
             "marlin" => marlin = Some(entry),
             "bitblas" => return Err(bitblas(&entry)),
-            "auto-round" | "intel/auto-round" => {
+            "auto-round" | "auto_round" | "autoround" | "intel/auto-round" => {
                 return Err(entry.unsupported(
                     "AutoRound's own format keeps the settings of its layers in other keys",
                     "export the model again in AutoRound's format auto_gptq",
@@ -309,6 +309,7 @@ mod tests {
             (json!({"quant_method": "bitsandbytes"}), ["bitsandbytes", "only GPTQ"]),
             (json!({"quant_method": "fp8"}), ["fp8", "only GPTQ"]),
             (json!({"quant_method": "auto-round", "bits": 4}), ["auto-round", "auto_gptq"]),
+            (json!({"quant_method": "AutoRound", "bits": 4}), ["AutoRound", "auto_gptq"]),
             (json!({"quant_method": "bitblas", "bits": 4}), ["bitblas", "BitBLAS"]),
             (json!({"format": "bitblas", "bits": 4}), [r#"`format: "bitblas"`"#, "BitBLAS"]),
             (json!({"format": "gemm", "bits": 4}), [r#"`format: "gemm"`"#, "AWQ"]),

@@ -44,11 +44,19 @@ impl Configs {
         &self.read
     }
 
-    fn add(&mut self, name: &str, text: String, source: &ConfigSource) -> Result<()> {
+    fn add(
+        &mut self,
+        name: &str,
+        text: String,
+        source: &ConfigSource,
+        format: CheckpointFormat,
+    ) -> Result<()> {
         let syntax = |error| Error::ConfigSyntax { path: source.path.clone(), source: error };
         let whole = config::read_json(text.as_bytes()).map_err(syntax)?;
         let value = source.key.as_ref().map_or(&whole, |key| whole.get(key).unwrap_or(&Value::Null));
-        self.read.push(QuantizeConfig::from_json(value, source.clone())?);
+        let read =
+            QuantizeConfig::from_json(value, source.clone()).map_err(|error| no_room(error, format))?;
+        self.read.push(read);
         self.files.push(ConfigFile { name: name.to_owned(), text });
         Ok(())
     }
@@ -102,25 +110,41 @@ pub(super) fn rewrite(checkpoint: &Checkpoint, format: CheckpointFormat) -> Resu
             }
         }
         let name = source.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        configs.add(&name, whole.render(), source)?;
+        configs.add(&name, whole.render(), source, format)?;
     }
     if sources.is_empty() {
         let text = format!("{:#}", Value::Object(checkpoint.config().raw.clone()));
         let source = checkpoint.config().source.clone();
         let mut whole = object(&text, &source.path)?;
         set_format(&mut whole, format);
-        configs.add(OWN_FILE, whole.render(), &ConfigSource::file(source.path))?;
+        configs.add(OWN_FILE, whole.render(), &ConfigSource::file(source.path), format)?;
     }
     if let Some(dir) = checkpoint.dir()
         && sources.iter().all(|source| source.key.is_none())
     {
-        add_to_model_file(&dir.join(MODEL_FILE), &mut configs)?;
+        add_to_model_file(&dir.join(MODEL_FILE), &mut configs, format)?;
     }
     Ok(configs)
 }
 
+/// The refusal of a configuration that was read well before its format was changed. Its layers have room there, which
+/// was looked at before; what has none stands in a rule that no layer follows.
+fn no_room(error: Error, format: CheckpointFormat) -> Error {
+    match error {
+        Error::Unsupported { path, feature, reason, .. } => Error::Unsupported {
+            path,
+            feature,
+            reason,
+            remedy: format!(
+                "save as gptq_p, or remove that from the file: no layer needs it to be saved as {format}"
+            ),
+        },
+        other => other,
+    }
+}
+
 /// Puts the first configuration into the model's file, if there is one.
-fn add_to_model_file(path: &Path, configs: &mut Configs) -> Result<()> {
+fn add_to_model_file(path: &Path, configs: &mut Configs, format: CheckpointFormat) -> Result<()> {
     let text = match read(path) {
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
         read => read?,
@@ -133,7 +157,7 @@ fn add_to_model_file(path: &Path, configs: &mut Configs) -> Result<()> {
         inner.set("quant_method", "\"gptq\"", "");
     }
     whole.set(MODEL_KEY, &whole.indented(&inner.render()), "");
-    configs.add(MODEL_FILE, whole.render(), &ConfigSource::key_of(path, MODEL_KEY))
+    configs.add(MODEL_FILE, whole.render(), &ConfigSource::key_of(path, MODEL_KEY), format)
 }
 
 /// Changes the keys that name the format or the weight files, and no other. `format` and `checkpoint_format` are both

@@ -48,40 +48,43 @@ impl Step {
         stepped & bits.max_code()
     }
 
-    /// Steps every field of rows of `width` words.
-    pub(super) fn words(
+    /// Steps every field of a row of words, from `stored` to `out`.
+    pub(super) fn row(
         self,
-        words: &[u32],
-        width: usize,
+        stored: &[u32],
+        out: &mut [u32],
         bits: Bits,
         packing: Packing,
         dialect: ZeroDialect,
-    ) -> Vec<u32> {
+    ) {
         let Some(ones) = ones(bits) else {
             // Here both dialects work per field.
+            out.copy_from_slice(stored);
             return match packing {
-                Packing::Continuous => self.three_bits(words, width),
-                Packing::Planar => self.planar(words, bits),
+                Packing::Continuous => self.three_bits(out),
+                Packing::Planar => self.planar(out, bits),
             };
         };
         let high = ones << (bits.get() - 1);
-        let each = words.iter();
+        // One plain loop for each, which vectorizes.
+        fn each(stored: &[u32], out: &mut [u32], step: impl Fn(u32) -> u32) {
+            stored.iter().zip(out).for_each(|(&word, out)| *out = step(word));
+        }
         match (dialect, self) {
-            (ZeroDialect::WordBorrow, Self::Up) => each.map(|word| word.wrapping_add(ones)).collect(),
-            (ZeroDialect::WordBorrow, Self::Down) => each.map(|word| word.wrapping_sub(ones)).collect(),
+            (ZeroDialect::WordBorrow, Self::Up) => each(stored, out, |x| x.wrapping_add(ones)),
+            (ZeroDialect::WordBorrow, Self::Down) => each(stored, out, |x| x.wrapping_sub(ones)),
             // The top bit of each field is kept out of the sum, where a carry would leave the field, and then
             // added without its carry: exclusive or.
-            (ZeroDialect::FieldWrap, Self::Up) => each.map(|x| ((x & !high) + ones) ^ (x & high)).collect(),
-            (ZeroDialect::FieldWrap, Self::Down) => each.map(|x| ((x | high) - ones) ^ (!x & high)).collect(),
+            (ZeroDialect::FieldWrap, Self::Up) => each(stored, out, |x| ((x & !high) + ones) ^ (x & high)),
+            (ZeroDialect::FieldWrap, Self::Down) => each(stored, out, |x| ((x | high) - ones) ^ (!x & high)),
         }
     }
 
     /// The same trick on blocks of three words. A row may end within a block; what is missing of its last field
     /// is padding, and the lower bits of a sum do not depend on the upper ones.
-    fn three_bits(self, words: &[u32], width: usize) -> Vec<u32> {
+    fn three_bits(self, row: &mut [u32]) {
         let (ones, high) = (ONES_OF_THREE_BITS, ONES_OF_THREE_BITS << 2);
-        let mut stepped = words.to_vec();
-        for block in stepped.chunks_mut(width.max(1)).flat_map(|row| row.chunks_mut(3)) {
+        for block in row.chunks_mut(3) {
             let x = block.iter().rev().fold(0, |x, &word| (x << 32) | u128::from(word));
             let x = match self {
                 Self::Up => ((x & !high) + ones) ^ (x & high),
@@ -91,16 +94,14 @@ impl Step {
                 *word = ((x >> (32 * i)) & 0xFFFF_FFFF) as u32;
             }
         }
-        stepped
     }
 
-    /// Code by code: no file stores v1 in planes of several widths, so nobody waits for this. Rows are whole
-    /// blocks, so all of them together are one sequence.
-    fn planar(self, words: &[u32], bits: Bits) -> Vec<u32> {
-        let mut codes = unpack(words, bits, Packing::Planar, words.len() / bits.get() * BLOCK);
+    /// Code by code: no file stores v1 in planes of several widths, so nobody waits for this. A row is whole blocks.
+    fn planar(self, row: &mut [u32], bits: Bits) {
+        let mut codes = unpack(row, bits, Packing::Planar, row.len() / bits.get() * BLOCK);
         for code in &mut codes {
             *code = low_byte(self.code((*code).into(), bits));
         }
-        pack(&codes, bits, Packing::Planar)
+        row.copy_from_slice(&pack(&codes, bits, Packing::Planar));
     }
 }

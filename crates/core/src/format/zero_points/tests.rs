@@ -154,21 +154,22 @@ fn three_bit_zeros_of_gptqmodel_before_version_7_are_restored() {
 }
 
 #[test]
-fn symmetric_zeros_convert_to_the_same_words_without_a_look_at_the_old_ones() {
-    for width in Bits::ALL {
-        let packing = if Packing::Continuous.supports(width) { Packing::Continuous } else { Packing::Planar };
-        let zero = u8::try_from(width.symmetric_zero()).unwrap();
-        let words = pack(&[zero; 64], width, packing).repeat(3);
-        for (from, to) in ENCODINGS.into_iter().flat_map(|from| ENCODINGS.map(|to| (from, to))) {
-            let mut slow = ZeroPoints::new(words.clone().into(), 3, 64, width, packing, V2).unwrap();
-            slow.convert(from);
-            let mut fast = slow.clone();
-            assert!(!fast.has_padding());
-            assert_eq!(slow.convert(to), fast.convert_symmetric(to), "{width} bits, {from} to {to}");
-            assert!(slow.is_same(&fast), "{width} bits, {from} to {to}");
-        }
-    }
-    assert!(row(4, 4, &[0x8888_8888], V2).has_padding(), "four columns fill half a word");
+fn converted_words_are_made_when_asked_for_and_shared_by_clones() {
+    let mut zeros = row(4, 8, &[0x7777_777F], V1(FieldWrap));
+    zeros.convert(V2);
+    let clone = zeros.clone();
+    assert_eq!((zeros.zero(0, 0), zeros.zero(0, 1)), (0, 8), "read from the words that are there");
+    assert_eq!(zeros.resident_bytes(), 4, "nothing was made yet");
+    let mut elsewhere = [0];
+    zeros.write_words(&mut elsewhere);
+    assert_eq!(
+        (elsewhere, zeros.resident_bytes()),
+        ([0x8888_8880], 4),
+        "nor is it by a caller who takes them along"
+    );
+    assert_eq!(zeros.words(), elsewhere);
+    assert_eq!((zeros.resident_bytes(), clone.resident_bytes()), (8, 8));
+    assert!(std::ptr::eq(zeros.words(), clone.words()));
 }
 
 #[test]
