@@ -4,6 +4,8 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
+use gptq_core::device::Device;
+
 /// The result of a command.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -37,6 +39,9 @@ pub(crate) enum Failure {
          or --dtype bf16 or f32 where f16 overflows", dir.display()
     )]
     Inaccurate { dir: PathBuf, failed: usize, layers: usize },
+
+    #[error("{device}: this program cannot measure the limits of that device; pass --device cpu")]
+    NoClock { device: Device },
 
     #[error("cannot write the report to standard output")]
     Stdout(#[source] io::Error),

@@ -173,12 +173,25 @@ impl NewFile {
         shape: [usize; 2],
         write_rows: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<usize> {
+        let header = header(name, dtype, shape).map_err(|source| Error::Io {
+            path: self.path.clone(),
+            action: "write",
+            source,
+        })?;
+        self.fill(|writer| header_and_rows(writer, &header, write_rows))
+    }
+
+    /// Writes a text and gives the file its name.
+    pub(crate) fn write_text(self, text: &str) -> Result<()> {
+        self.fill(|writer| writer.write_all(text.as_bytes())).map(drop)
+    }
+
+    fn fill(self, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<usize> {
         let path = &self.path;
         let failed = |action| move |source| Error::Io { path: path.clone(), action, source };
-        let header = header(name, dtype, shape).map_err(failed("write"))?;
         let temporary = self.temporary().map_err(failed("create"))?;
         let mut writer = BufWriter::with_capacity(1 << 20, temporary);
-        let file = header_and_rows(&mut writer, &header, write_rows)
+        let file = content(&mut writer)
             .and_then(|()| writer.into_inner().map_err(io::IntoInnerError::into_error))
             .map_err(failed("write"))?;
         let bytes = file.as_file().metadata().map_err(failed("write"))?.len();

@@ -34,6 +34,7 @@ mod backend;
 mod columns;
 mod fast;
 mod kernel;
+pub mod limits;
 mod linear;
 mod plain;
 mod x;

@@ -1,6 +1,7 @@
 //! The commands: each parses its arguments, asks the library, and prints one report. One file each.
 
 mod backends;
+mod bench;
 mod convert;
 mod dequantize;
 mod finalize;
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     Backends(backends::Backends),
     Forward(forward::Forward),
+    Bench(bench::BenchCommand),
     Dequantize(dequantize::Dequantize),
 }
 
@@ -35,6 +37,7 @@ impl Command {
             Self::Verify(command) => command.run(console),
             Self::Backends(command) => command.run(console),
             Self::Forward(command) => command.run(console),
+            Self::Bench(command) => command.run(console),
             Self::Dequantize(command) => command.run(console),
         }
     }

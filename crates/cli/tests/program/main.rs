@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "what fails here fails the test")]
 
 mod backends;
+mod bench;
 mod broken;
 mod command_line;
 mod convert;

@@ -1,0 +1,175 @@
+//! Layers of random weights, and copies of them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use gptq_core::format::{Bits, GroupSize, Packing, ZeroEncoding, packing};
+use gptq_core::tensor::Floats;
+use gptq_core::{Part, QuantLinear, QuantLinearParts};
+use half::f16;
+
+use crate::failure::Result;
+
+/// in_features x out_features.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Shape {
+    pub(super) k: usize,
+    pub(super) n: usize,
+}
+
+impl FromStr for Shape {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let numbers = text.split_once('x').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            // A product of what fits 20 bits each is far from the end of any integer here.
+            Some((k @ 1..0x10_0000, n @ 1..0x10_0000)) => Ok(Self { k, n }),
+            _ => Err("write it as KxN, in_features x out_features: 4096x11008"),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.k, self.n)
+    }
+}
+
+/// What a layer is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerSpec {
+    pub(super) shape: Shape,
+    pub(super) bits: Bits,
+    pub(super) group_size: GroupSize,
+    pub(super) act_order: bool,
+    pub(super) asymmetric: bool,
+}
+
+impl LayerSpec {
+    /// A layer of random codes. Its scales keep outputs of the size of x, so that no sum overflows.
+    pub(super) fn build(self) -> Result<QuantLinear> {
+        let Self { shape: Shape { k, n }, bits, group_size, .. } = self;
+        let packing = if Packing::Continuous.supports(bits) { Packing::Continuous } else { Packing::Planar };
+        let groups = group_size.groups(k);
+        let mut random = Random(0x9E37_79B9_7F4A_7C15);
+        let word_rows = packing::words_for(bits, k);
+        let qweight: Vec<u32> = (0..word_rows * n).map(|_| random.word()).collect();
+        let zero_words = packing::words_for(bits, n);
+        let qzeros: Vec<u32> = if self.asymmetric {
+            (0..groups * zero_words).map(|_| random.word()).collect()
+        } else {
+            let zero = u8::try_from(bits.symmetric_zero()).unwrap_or(u8::MAX);
+            // A planar row is a whole number of blocks, or the layer is refused for its shape.
+            let columns = if packing == Packing::Planar { n.next_multiple_of(packing::BLOCK) } else { n };
+            packing::pack(&vec![zero; columns], bits, packing).repeat(groups)
+        };
+        let spread = (k as f32).sqrt() * bits.symmetric_zero() as f32;
+        let scales: Vec<f16> =
+            (0..groups * n).map(|i| f16::from_f32((1.0 + (i % 16) as f32 / 16.0) / spread)).collect();
+        let g_idx = self.act_order.then(|| {
+            let rows = group_size.rows(k);
+            let mut groups: Vec<i32> =
+                (0..k).map(|row| i32::try_from(row / rows).unwrap_or(i32::MAX)).collect();
+            for last in (1..groups.len()).rev() {
+                groups.swap(last, random.below(last + 1));
+            }
+            Part::in_memory(vec![k], groups.into())
+        });
+        Ok(QuantLinear::new(QuantLinearParts {
+            name: Arc::from("bench"),
+            bits,
+            packing,
+            group_size,
+            zero_encoding: ZeroEncoding::V2,
+            qweight: Part::in_memory(vec![word_rows, n], qweight.into()),
+            qzeros: Part::in_memory(vec![groups, zero_words], qzeros.into()),
+            scales: Part::in_memory(vec![groups, n], Floats::from(scales)),
+            g_idx,
+            bias: None,
+        })?)
+    }
+}
+
+/// The layer `count` times, each with memory of its own.
+pub(super) fn copies(layer: &QuantLinear, count: usize) -> Result<Vec<QuantLinear>> {
+    let info = layer.info();
+    let (k, n, groups) = (info.in_features, info.out_features, info.groups);
+    let copy = |index: usize| {
+        let g_idx = layer.group_index().act_order().map(|order| {
+            let groups = order.groups_of_rows().iter().map(|&group| i32::try_from(group).unwrap_or(i32::MAX));
+            Part::in_memory(vec![k], groups.collect::<Vec<i32>>().into())
+        });
+        let scales = match layer.scales() {
+            Floats::F16(scales) => Floats::F16(scales.to_vec().into()),
+            others => others.clone(),
+        };
+        Ok(QuantLinear::new(QuantLinearParts {
+            name: format!("bench.{index}").into(),
+            bits: info.bits,
+            packing: info.packing,
+            group_size: info.group_size,
+            zero_encoding: layer.zeros().encoding(),
+            qweight: Part::in_memory(
+                vec![packing::words_for(info.bits, k), n],
+                layer.qweight().to_vec().into(),
+            ),
+            qzeros: Part::in_memory(
+                vec![groups, layer.zeros().words_per_group()],
+                layer.zeros().words().to_vec().into(),
+            ),
+            scales: Part::in_memory(vec![groups, n], scales),
+            g_idx,
+            bias: None,
+        })?)
+    };
+    (0..count).map(copy).collect()
+}
+
+/// Numbers that look random: a multiplicative congruence, of which the upper half is used.
+struct Random(u64);
+
+impl Random {
+    fn word(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 32) as u32
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.word() as usize % end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(bits: u64) -> LayerSpec {
+        let bits = Bits::new(bits).expect("a width");
+        let group_size = GroupSize::from_config(32).expect("a size");
+        LayerSpec { shape: Shape { k: 64, n: 96 }, bits, group_size, act_order: false, asymmetric: false }
+    }
+
+    #[test]
+    fn shapes_are_written_as_they_are_read() {
+        assert_eq!("4096x11008".parse::<Shape>().map(|shape| shape.to_string()), Ok("4096x11008".into()));
+        for wrong in ["4096", "0x1", "1x0", "x", "1x1x1", "1048576x1", "-1x1"] {
+            assert!(wrong.parse::<Shape>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn layers_are_what_was_asked_for_and_copies_lie_elsewhere() {
+        for bits in 2..=8 {
+            let layer =
+                LayerSpec { act_order: true, asymmetric: true, ..spec(bits) }.build().expect("a layer");
+            assert!(layer.info().act_order && !layer.info().symmetric, "{bits} bits");
+            assert!(spec(bits).build().expect("a layer").info().symmetric, "{bits} bits");
+            for copy in copies(&layer, 2).expect("copies") {
+                assert_eq!(copy.dequantize(), layer.dequantize(), "{bits} bits");
+                assert!(!std::ptr::eq(&copy.qweight()[0], &layer.qweight()[0]));
+            }
+        }
+    }
+}

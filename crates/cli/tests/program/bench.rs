@@ -1,0 +1,70 @@
+//! `gptq bench`, over layers and memory so small that it says nothing of the machine.
+
+use serde_json::json;
+
+use crate::support::{assert_says, gptq, scratch};
+
+const SMALL: [&str; 9] = ["bench", "--read", "1", "--copies", "1", "--turn", "1", "--rounds", "2"];
+
+fn bench(more: &[&str]) -> crate::support::Run {
+    gptq(&[&SMALL[..], more].concat())
+}
+
+#[test]
+fn every_combination_is_a_case_beside_the_limits_of_the_machine() {
+    let json = bench(&["--shape", "64x96,96x64", "--rows", "1,3", "--dtype", "bf16,f32", "--json"]).json();
+    let cases = json["cases"].as_array().expect("cases");
+    assert_eq!(cases.len(), 8);
+    assert!(json["limits"]["read_bytes_per_second"].as_f64() > Some(0.0));
+    for case in cases {
+        let number = |key: &str| case[key].as_f64().expect("a number");
+        assert!(number("calls") >= 4.0 && number("median_seconds") >= number("best_seconds"), "{case}");
+        assert!(number("of_limit") > 0.0, "{case}");
+        assert_eq!(number("operations"), 2.0 * 64.0 * 96.0 * number("rows"));
+    }
+    assert_eq!((&cases[0]["backend"], &cases[0]["bits"]), (&json!("torch"), &json!(4)));
+}
+
+#[test]
+fn the_table_says_what_was_timed_and_how() {
+    let text = bench(&[
+        "--shape",
+        "128x64",
+        "--bits",
+        "3,7",
+        "--rows",
+        "2",
+        "--dtype",
+        "f16",
+        "--act-order",
+        "--asymmetric",
+        "--group-size",
+        "64",
+        "--warm",
+    ])
+    .success();
+    assert_says(&text, &["threads", "GB/s", "asym act-order", "f16", "2 cases, ", "weights as warm"]);
+}
+
+#[test]
+fn figures_and_plot_go_into_files_that_are_not_overwritten_unasked() {
+    let dir = scratch();
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (csv, svg) = (path("bench.csv"), path("bench.svg"));
+    let arguments = ["--shape", "64x64", "--rows", "1", "--dtype", "f32", "--csv", &csv, "--plot", &svg];
+    bench(&arguments).success();
+    let table = std::fs::read_to_string(&csv).expect("a file");
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert!(std::fs::read_to_string(&svg).expect("a file").starts_with("<svg"));
+    assert_says(&bench(&arguments).failure(), &["bench.csv", "--force"]);
+    bench(&[&arguments[..], &["--force"]].concat()).success();
+}
+
+#[test]
+fn what_cannot_be_timed_is_refused() {
+    assert_says(&bench(&["--device", "cuda:0"]).failure(), &["cuda:0", "--device cpu"]);
+    assert_says(&bench(&["--shape", "64"]).usage(), &["KxN"]);
+    assert_says(&bench(&["--bits", "9"]).usage(), &["2 to 8"]);
+    assert_says(&bench(&["--group-size", "0"]).usage(), &["-1"]);
+    assert_says(&bench(&["--shape", "40x40", "--bits", "5"]).failure(), &["multiples of 32"]);
+}
