@@ -1,4 +1,4 @@
-// The dense matrix: [K, N] row-major, or a panel of its columns.
+// The dense matrix: [K, N] row-major, or a panel of its rows and columns.
 //
 // A thread of `blocks` has 32 rows of as many columns as fill 16 bytes: it loads b words of each column, 16 bytes at a
 // time, all before it uses the first, and stores 32 rows of 16 bytes. Neighbours in a warp have neighbouring columns, so
@@ -20,7 +20,7 @@ GPTQ_DEVICE void dequantize_blocks(const GptqDequantizeParams& p) {
     constexpr uint32_t kColumns = 16 / sizeof(Out);
     const uint32_t panel_column = (blockIdx.x * blockDim.x + threadIdx.x) * kColumns;
     if (panel_column >= p.columns) return;
-    const uint32_t column = p.first_column + panel_column, tile = blockIdx.y;
+    const uint32_t column = p.first_column + panel_column, tile = p.first_row / kBlock + blockIdx.y;
 
     uint32_t words[F::bits][kColumns];
     const uint32_t* qweight = p.qweight + size_t(tile) * F::bits * p.out_features + column;
@@ -39,7 +39,7 @@ GPTQ_DEVICE void dequantize_blocks(const GptqDequantizeParams& p) {
     uint32_t zero_codes[kColumns];
     read_codes<F>(p.qzeros + group * zero_words<F>(p.out_features), column, zero_codes);
 
-    Out* out = static_cast<Out*>(p.out) + size_t(tile) * kBlock * p.out_stride + panel_column;
+    Out* out = static_cast<Out*>(p.out) + size_t(blockIdx.y) * kBlock * p.out_stride + panel_column;
 #pragma unroll
     for (uint32_t i = 0; i < kBlock; i++) {
         float values[kColumns];
@@ -58,12 +58,13 @@ GPTQ_DEVICE void dequantize_rows(const GptqDequantizeParams& p) {
     const uint32_t panel_column = blockIdx.x * blockDim.x + threadIdx.x;
     if (panel_column >= p.columns) return;
     const uint32_t column = p.first_column + panel_column;
-    const uint32_t end = smaller((blockIdx.y + 1) * kBlock, p.in_features);
+    const uint32_t end = smaller((blockIdx.y + 1) * kBlock, p.rows);
     Out* out = static_cast<Out*>(p.out) + panel_column;
     uint32_t last_group = ~0u;
     float scale = 0.0f, zero = 0.0f;
 #pragma unroll 4
-    for (uint32_t k = blockIdx.y * kBlock; k < end; k++) {
+    for (uint32_t panel_row = blockIdx.y * kBlock; panel_row < end; panel_row++) {
+        const uint32_t k = p.first_row + panel_row;
         const uint32_t group = group_of(p.g_idx, p.g_idx_bytes, p.group_rows, k);
         if (group != last_group) {
             scale = read_float(p.scales, p.scale_dtype, size_t(group) * p.out_features + column);
@@ -71,7 +72,7 @@ GPTQ_DEVICE void dequantize_rows(const GptqDequantizeParams& p) {
             last_group = group;
         }
         const float code = float(read_code<F>(p.qweight + column, p.out_features, k));
-        multiply_once(scale, code - zero, out[size_t(k) * p.out_stride]);
+        multiply_once(scale, code - zero, out[size_t(panel_row) * p.out_stride]);
     }
 }
 

@@ -180,12 +180,13 @@ GPTQ_DEVICE void dot_rows(const GptqDequantizeDotParams& p) {
 /// One output of each thread.
 template <class X>
 GPTQ_DEVICE void sum_splits(const GptqDequantizeSumParams& p) {
-    const uint32_t count = p.rows * p.out_features, at = blockIdx.x * blockDim.x + threadIdx.x;
+    const uint32_t count = p.rows * p.columns, at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
+    const uint32_t row = at / p.columns, column = at % p.columns;
     float sum = 0.0f;
     for (uint32_t split = 0; split < p.splits; split++) sum += p.partial[size_t(split) * count + at];
-    if (p.bias != nullptr) sum += read_float(p.bias, p.bias_dtype, at % p.out_features);
-    round_to(sum, static_cast<X*>(p.out)[at]);
+    if (p.bias != nullptr) sum += read_float(p.bias, p.bias_dtype, column);
+    round_to(sum, static_cast<X*>(p.out)[size_t(row) * p.out_stride + column]);
 }
 
 }  // namespace gptq

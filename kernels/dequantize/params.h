@@ -4,7 +4,8 @@
  * packed along N; scales are [G, N]. All as files hold them, row-major and contiguous.
  *
  * Two kernels do each job. `blocks` is fast and takes:
- *   - in_features a multiple of 32; group_rows a multiple of 32, or one group; g_idx_bytes 0
+ *   - in_features, and first_row and rows of W where there are any, multiples of 32; group_rows a multiple of 32, or one
+ *     group; g_idx_bytes 0
  *   - out_features, and first_column, columns and out_stride where there are any, multiples of 8
  *   - every pointer aligned to 16 bytes
  *   - to dequantize: scales in f16 or bf16
@@ -33,22 +34,25 @@
 /* Rows of x at most. */
 #define GPTQ_DEQUANTIZE_DOT_MOST_ROWS 4u
 
-/* gptq_dequantize_{blocks,rows}_<format>_<out dtype>: out[k, n - first_column] = scale * (code - zero), rounded once.
+/* gptq_dequantize_{blocks,rows}_<format>_<out dtype>: out[k - first_row, n - first_column] = scale * (code - zero),
+ * rounded once, for a panel of W.
  *
- * Grid of `blocks`: x = ceil(columns / (128 * (16 / bytes of an output))), y = in_features / 32.
- * Grid of `rows`:   x = ceil(columns / 128), y = ceil(in_features / 32). */
+ * Grid of `blocks`: x = ceil(columns / (128 * (16 / bytes of an output))), y = rows / 32.
+ * Grid of `rows`:   x = ceil(columns / 128), y = ceil(rows / 32). */
 struct GptqDequantizeParams {
     const uint32_t* qweight;
     const uint32_t* qzeros;
     const void* scales;
     /* [K], the group of each row; null where g_idx_bytes is 0. */
     const void* g_idx;
-    /* [K, columns] with out_stride elements from row to row. */
+    /* [rows, columns] with out_stride elements from row to row. */
     void* out;
-    uint32_t in_features;
     uint32_t out_features;
     /* Rows of a group; K where there is one group. The last group may have fewer. */
     uint32_t group_rows;
+    /* The first row of W that is wanted, and how many. */
+    uint32_t first_row;
+    uint32_t rows;
     /* The first column that is wanted, and how many. */
     uint32_t first_column;
     uint32_t columns;
@@ -57,7 +61,7 @@ struct GptqDequantizeParams {
     /* 0: groups are consecutive rows. 2: g_idx is uint16_t, 4: uint32_t. */
     uint32_t g_idx_bytes;
 };
-static_assert(sizeof(struct GptqDequantizeParams) == 72, "Rust's copy of the struct has 72 bytes");
+static_assert(sizeof(struct GptqDequantizeParams) == 80, "Rust's copy of the struct has 80 bytes");
 
 /* gptq_dequantize_dot_{blocks,rows}_<format>_<x dtype>_m<rows of x at most>: out = x W + bias, out and x of one type.
  *
@@ -91,18 +95,22 @@ struct GptqDequantizeDotParams {
 };
 static_assert(sizeof(struct GptqDequantizeDotParams) == 96, "Rust's copy of the struct has 96 bytes");
 
-/* gptq_dequantize_sum_<out dtype>: out = the sum of `partial` over splits, plus bias.
+/* gptq_dequantize_sum_<out dtype>: out = the sum of `partial` over splits, plus bias, rounded once.
  *
- * Grid: x = ceil(rows * out_features / 256). */
+ * Grid: x = ceil(rows * columns / 256). */
 struct GptqDequantizeSumParams {
+    /* [splits, rows, columns]. */
     const float* partial;
+    /* [columns], or null. */
     const void* bias;
+    /* [rows, columns] with out_stride elements from row to row. */
     void* out;
     uint32_t rows;
-    uint32_t out_features;
+    uint32_t columns;
+    uint32_t out_stride;
     uint32_t splits;
     uint32_t bias_dtype;
 };
-static_assert(sizeof(struct GptqDequantizeSumParams) == 40, "Rust's copy of the struct has 40 bytes");
+static_assert(sizeof(struct GptqDequantizeSumParams) == 48, "Rust's copy of the struct has 48 bytes");
 
 #endif

@@ -14,8 +14,10 @@ use bindgen::callbacks::{ItemInfo, ItemKind, ParseCallbacks};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Which header becomes which module: one for each kernel family, in the crate that launches its kernels.
-const BINDINGS: [(&str, &str); 1] =
-    [("crates/kernel-build/tests/data/scale/params.h", "crates/cuda/examples/smoke/params.rs")];
+const BINDINGS: [(&str, &str); 2] = [
+    ("crates/kernel-build/tests/data/scale/params.h", "crates/cuda/examples/smoke/params.rs"),
+    ("kernels/dequantize/params.h", "crates/torch-fallback/src/cuda/params.rs"),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

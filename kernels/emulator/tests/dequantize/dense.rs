@@ -1,7 +1,5 @@
 //! The dense matrix, bit by bit.
 
-use std::ffi::c_void;
-
 use gptq_conformance::matrix;
 use gptq_conformance::oracle::Dense;
 use gptq_core::tensor::DType;
@@ -9,29 +7,14 @@ use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
 use half::{bf16, f16};
 
 use crate::layer::{DeviceLayer, dtype_code};
+use crate::params::GptqDequantizeParams;
 use crate::{SEEDS, blocks, to_u32};
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct DequantizeParams {
-    qweight: *const u32,
-    qzeros: *const u32,
-    scales: *const c_void,
-    g_idx: *const c_void,
-    out: *mut c_void,
-    in_features: u32,
-    out_features: u32,
-    group_rows: u32,
-    first_column: u32,
-    columns: u32,
-    out_stride: u32,
-    scale_dtype: u32,
-    g_idx_bytes: u32,
-}
-
-/// A panel of columns in memory of its own.
+/// A panel of the matrix in memory of its own.
 #[derive(Clone, Copy, Debug)]
 struct Panel {
+    first_row: usize,
+    rows: usize,
     first: usize,
     columns: usize,
     /// Elements from row to row.
@@ -48,29 +31,30 @@ fn size(dtype: DType) -> usize {
 fn dequantize(
     kernel: &str,
     layer: &DeviceLayer,
-    shape: [usize; 2],
+    n: usize,
     panel: Panel,
     dtype: DType,
     seed: u64,
 ) -> Result<Vec<u8>, Fault> {
-    let [k, n] = shape;
     let bytes = size(dtype);
-    let out = Buffer::<u8>::output("out", ((k - 1) * panel.stride + panel.columns + panel.offset) * bytes);
+    let out =
+        Buffer::<u8>::output("out", ((panel.rows - 1) * panel.stride + panel.columns + panel.offset) * bytes);
     let across = if kernel == "blocks" { 128 * (16 / bytes) } else { 128 };
     let launch = Launch {
         kernel: Kernel::named(&format!("gptq_dequantize_{kernel}_{}_{dtype}", layer.format))?,
-        grid: [blocks(panel.columns, across), blocks(k, 32), 1],
+        grid: [blocks(panel.columns, across), blocks(panel.rows, 32), 1],
         block: [128, 1, 1],
         shared_bytes: 0,
-        params: DequantizeParams {
+        params: GptqDequantizeParams {
             qweight: layer.qweight.address(),
             qzeros: layer.qzeros.address(),
             scales: layer.scales.address(),
             g_idx: layer.g_idx.address(),
             out: out.address_mut().wrapping_add(panel.offset * bytes).cast(),
-            in_features: to_u32(k),
             out_features: to_u32(n),
             group_rows: layer.group_rows,
+            first_row: to_u32(panel.first_row),
+            rows: to_u32(panel.rows),
             first_column: to_u32(panel.first),
             columns: to_u32(panel.columns),
             out_stride: to_u32(panel.stride),
@@ -79,7 +63,7 @@ fn dequantize(
         },
     };
     launch.run(seed)?;
-    let between = (k - 1) * (panel.stride - panel.columns) + panel.offset;
+    let between = (panel.rows - 1) * (panel.stride - panel.columns) + panel.offset;
     assert_eq!(out.unwritten_bytes(), between * bytes, "{kernel}, {panel:?}: bytes that are not the panel's");
     let rows = out.to_vec();
     let rows = rows[panel.offset * bytes..].chunks(panel.stride * bytes);
@@ -88,7 +72,7 @@ fn dequantize(
 
 /// The same panel of the oracle's matrix, each product rounded once.
 fn expected(dense: &Dense, panel: Panel, dtype: DType) -> Vec<u8> {
-    let rows = dense.weights().chunks_exact(dense.columns());
+    let rows = dense.weights().chunks_exact(dense.columns()).skip(panel.first_row).take(panel.rows);
     let weights = rows.flat_map(|row| &row[panel.first..][..panel.columns]);
     match dtype {
         DType::F16 => weights.flat_map(|&weight| f16::from_f32(to_odd(weight)).to_le_bytes()).collect(),
@@ -123,9 +107,9 @@ fn dense_matrices_of_all_kinds_are_right_to_the_last_bit() {
         let built = case.build("layer").unwrap_or_else(|error| panic!("{case}: {error}"));
         let dense = Dense::of_values(&built.values);
         let layer = DeviceLayer::new(&case, &built.layer);
-        let (shape, dtype) = ([case.in_features, case.out_features], entry.x_dtype);
+        let (k, n, dtype) = (case.in_features, case.out_features, entry.x_dtype);
         let check = |kernel: &str, panel: Panel| {
-            let found = in_orders(SEEDS, |seed| dequantize(kernel, &layer, shape, panel, dtype, seed))
+            let found = in_orders(SEEDS, |seed| dequantize(kernel, &layer, n, panel, dtype, seed))
                 .unwrap_or_else(|problem| panic!("{case}, {kernel} to {dtype}, {panel:?}: {problem}"));
             let expected = expected(&dense, panel, dtype);
             let found = found.unwrap_or_default();
@@ -137,21 +121,34 @@ fn dense_matrices_of_all_kinds_are_right_to_the_last_bit() {
                 );
             }
         };
-        // Every other case whole, the others in two panels.
-        let n = case.out_features;
-        let cut = if number.is_multiple_of(2) { n } else { n / 3 };
-        if layer.in_whole_blocks && layer.scales.dtype() != DType::F32 {
-            let cut = cut.next_multiple_of(8);
-            check("blocks", Panel { first: 0, columns: cut, stride: cut + 8, offset: 0 });
-            if cut < n {
-                check("blocks", Panel { first: cut, columns: n - cut, stride: n - cut, offset: 0 });
+        // Every other case whole, the others in panels: two of columns, the second in two of rows.
+        let whole = number.is_multiple_of(2);
+        let columns = if whole { n } else { n / 3 };
+        let rows = if whole { k } else { k / 2 };
+        let in_blocks = layer.in_whole_blocks && layer.scales.dtype() != DType::F32;
+        let (kernel, columns, rows) = match in_blocks {
+            true => ("blocks", columns.next_multiple_of(8), rows.next_multiple_of(32)),
+            false => ("rows", columns, rows),
+        };
+        let (wider, offset) = if in_blocks { (8, 0) } else { (3, 1) };
+        check(kernel, Panel { first_row: 0, rows: k, first: 0, columns, stride: columns + wider, offset });
+        if columns < n {
+            let rest = Panel {
+                first_row: 0,
+                rows,
+                first: columns,
+                columns: n - columns,
+                stride: n - columns,
+                offset: 0,
+            };
+            check(kernel, rest);
+            if rows < k {
+                check(kernel, Panel { first_row: rows, rows: k - rows, ..rest });
             }
+        }
+        if in_blocks {
             of_blocks += 1;
         } else {
-            check("rows", Panel { first: 0, columns: cut, stride: cut + 3, offset: 1 });
-            if cut < n {
-                check("rows", Panel { first: cut, columns: n - cut, stride: n - cut, offset: 0 });
-            }
             of_rows += 1;
         }
     }

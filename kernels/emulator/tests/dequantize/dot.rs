@@ -1,7 +1,5 @@
 //! The fused product, held to the accuracy that backends are held to.
 
-use std::ffi::c_void;
-
 use gptq_conformance::case::Case;
 use gptq_conformance::matrix;
 use gptq_conformance::oracle::Dense;
@@ -11,40 +9,8 @@ use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
 use half::{bf16, f16};
 
 use crate::layer::{DeviceFloats, DeviceLayer, dtype_code};
+use crate::params::{GptqDequantizeDotParams, GptqDequantizeSumParams};
 use crate::{SEEDS, blocks, to_u32};
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct DotParams {
-    qweight: *const u32,
-    qzeros: *const u32,
-    scales: *const c_void,
-    g_idx: *const c_void,
-    bias: *const c_void,
-    x: *const c_void,
-    out: *mut c_void,
-    partial: *mut f32,
-    in_features: u32,
-    out_features: u32,
-    group_rows: u32,
-    scale_dtype: u32,
-    bias_dtype: u32,
-    g_idx_bytes: u32,
-    rows: u32,
-    splits: u32,
-}
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct SumParams {
-    partial: *const f32,
-    bias: *const c_void,
-    out: *mut c_void,
-    rows: u32,
-    out_features: u32,
-    splits: u32,
-    bias_dtype: u32,
-}
 
 /// The bytes of out.
 fn dot(
@@ -73,7 +39,7 @@ fn dot(
         grid: [blocks(n, 32), to_u32(splits), 1],
         block: [256, 1, 1],
         shared_bytes: 0,
-        params: DotParams {
+        params: GptqDequantizeDotParams {
             qweight: layer.qweight.address(),
             qzeros: layer.qzeros.address(),
             scales: layer.scales.address(),
@@ -99,12 +65,13 @@ fn dot(
             grid: [blocks(rows * n, 256), 1, 1],
             block: [256, 1, 1],
             shared_bytes: 0,
-            params: SumParams {
+            params: GptqDequantizeSumParams {
                 partial: partial.address(),
                 bias,
                 out: out.address_mut().cast(),
                 rows: to_u32(rows),
-                out_features: to_u32(n),
+                columns: to_u32(n),
+                out_stride: to_u32(n),
                 splits: to_u32(splits),
                 bias_dtype,
             },

@@ -6,6 +6,9 @@ mod codes;
 mod dense;
 mod dot;
 mod layer;
+/// The launch parameters that the backend `torch` has.
+#[path = "../../../../crates/torch-fallback/src/cuda/params.rs"]
+mod params;
 
 /// Orders of threads in which each case runs.
 const SEEDS: std::ops::Range<u64> = 0..3;
