@@ -4,7 +4,9 @@
 use std::fmt;
 
 use cudarc::driver::result;
-use cudarc::driver::sys::{CUgraph, CUgraphExec, CUgraphInstantiate_flags, CUstream, CUstreamCaptureMode};
+use cudarc::driver::sys::{
+    self, CUgraph, CUgraphExec, CUgraphInstantiate_flags, CUstream, CUstreamCaptureMode,
+};
 use gptq_core::Result;
 use gptq_core::device::Context;
 
@@ -17,7 +19,8 @@ use crate::stream::CudaStream;
 pub struct Graph {
     gpu: Gpu,
     raw: CUgraphExec,
-    stream: CUstream,
+    /// The context's, lent.
+    stream: CudaStream,
     context: Context,
 }
 
@@ -59,7 +62,14 @@ impl Graph {
         // SAFETY: the graph was just recorded. It is copied, and destroyed below.
         let executable = unsafe { result::graph::instantiate(graph.raw, CUgraphInstantiate_flags(0)) };
         let raw = executable.during(gpu.ordinal(), "making a recorded graph ready")?;
+        // SAFETY: the context owns the stream, and both stay together.
+        let stream = unsafe { CudaStream::from_raw(&gpu, stream.cast()) };
         Ok(Self { gpu: gpu.clone(), raw, stream, context })
+    }
+
+    /// The stream that it is launched on.
+    pub fn stream(&self) -> &CudaStream {
+        &self.stream
     }
 
     /// Queues the recorded work, on the stream it was recorded on.
@@ -73,7 +83,7 @@ impl Graph {
     pub unsafe fn launch(&mut self) -> Result<()> {
         let _current = self.gpu.current()?;
         // SAFETY: both are alive: the stream is the context's. The caller promises the rest.
-        unsafe { result::graph::launch(self.raw, self.stream) }
+        unsafe { result::graph::launch(self.raw, self.stream.raw()) }
             .during(self.gpu.ordinal(), "launching a graph")
     }
 
@@ -99,6 +109,33 @@ impl Drop for Graph {
         if let Ok(_current) = self.gpu.current() {
             // SAFETY: made in `capture`, and nobody has it any more.
             let _ = unsafe { result::graph::exec_destroy(self.raw) };
+        }
+    }
+}
+
+/// Lets this thread call what it may not while a stream records, until it is dropped: for work that a library does on the
+/// side, at its first call, and that no graph needs.
+pub(crate) struct AnyCall {
+    /// What was allowed before. `None` where the driver did not answer.
+    before: Option<CUstreamCaptureMode>,
+}
+
+impl AnyCall {
+    pub(crate) fn allow() -> Self {
+        Self { before: Self::exchange(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED) }
+    }
+
+    fn exchange(mut mode: CUstreamCaptureMode) -> Option<CUstreamCaptureMode> {
+        // SAFETY: `mode` outlives the call.
+        let status = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+        status.result().is_ok().then_some(mode)
+    }
+}
+
+impl Drop for AnyCall {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            let _ = Self::exchange(before);
         }
     }
 }

@@ -9,6 +9,7 @@ mod library;
 use std::collections::HashMap;
 use std::fmt;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::cublaslt::sys::{
@@ -22,6 +23,7 @@ use gptq_core::backend::Rejection;
 use gptq_core::tensor::DType;
 
 use crate::gpu::{Gpu, failed};
+use crate::graph::AnyCall;
 use crate::stream::CudaStream;
 use library::{Descriptor, Layout, Library, Preference, Status};
 
@@ -32,8 +34,10 @@ const FULL_ALIGNMENT: u32 = 256;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub struct MatmulShape {
-    /// The type of x, W, out and bias. Sums are f32; f32 is multiplied as f32, never as TF32.
+    /// The type of x and W. Sums are f32; f32 is multiplied as f32, never as TF32.
     pub dtype: DType,
+    /// The type of out and of the bias: that of x, or f32.
+    pub out_dtype: DType,
     /// Rows of x and out.
     pub m: usize,
     /// Columns of W and out.
@@ -46,18 +50,49 @@ pub struct MatmulShape {
     pub w_stride: usize,
     /// Stride of out; n where it is dense. More where W is a panel of columns of a wider matrix.
     pub out_stride: usize,
+    /// Whether the product is added to what out holds, in out's type, instead of replacing it.
+    pub accumulates: bool,
 }
 
 impl MatmulShape {
     /// Dense matrices: x `[m, k]`, W `[k, n]`, out `[m, n]`.
     pub fn dense(dtype: DType, m: usize, n: usize, k: usize) -> Self {
-        Self { dtype, m, n, k, x_stride: k, w_stride: n, out_stride: n }
+        let (x_stride, w_stride, out_stride) = (k, n, n);
+        Self { dtype, out_dtype: dtype, m, n, k, x_stride, w_stride, out_stride, accumulates: false }
+    }
+
+    /// Out of another type than x: f32.
+    #[must_use]
+    pub fn with_out_dtype(mut self, dtype: DType) -> Self {
+        self.out_dtype = dtype;
+        self
+    }
+
+    /// A panel of columns of a wider x: some of its rows of W.
+    #[must_use]
+    pub fn with_x_stride(mut self, elements: usize) -> Self {
+        self.x_stride = elements;
+        self
+    }
+
+    /// W whose rows begin further apart than they are long.
+    #[must_use]
+    pub fn with_w_stride(mut self, elements: usize) -> Self {
+        self.w_stride = elements;
+        self
     }
 
     /// A panel of columns of a wider out.
     #[must_use]
     pub fn with_out_stride(mut self, elements: usize) -> Self {
         self.out_stride = elements;
+        self
+    }
+
+    /// The product is added to what out holds: for K in pieces, exact enough where out is f32.
+    #[must_use]
+    pub fn accumulating(mut self) -> Self {
+        self.accumulates = true;
         self
     }
 }
@@ -70,7 +105,7 @@ pub struct MatmulOperands {
     pub x: u64,
     /// W, `[k, n]`.
     pub w: u64,
-    /// out, `[m, n]`; all of it is written.
+    /// out, `[m, n]`; all of it is written. Read too where the product is [added](MatmulShape::accumulates).
     pub out: u64,
     /// A bias `[n]` that is added before the sum is rounded.
     pub bias: Option<u64>,
@@ -107,11 +142,21 @@ struct Question {
 
 struct Choice {
     algorithm: cublasLtMatmulAlgo_t,
+    /// Whether it has run, so that its kernels are loaded.
+    ran: AtomicBool,
 }
 
 impl Matmul {
     /// Workspace with which cuBLASLt has all its algorithms, on every GPU so far. It works with less, down to none.
     pub const WORKSPACE_BYTES: usize = 32 << 20;
+
+    /// Whether cuBLASLt loads, from where [`open`](Self::open) takes it. It stays loaded. Touches no GPU.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn probe() -> Result<(), Rejection> {
+        Library::probe()
+    }
 
     /// Loads cuBLASLt: the library that `GPTQ_CUBLASLT` names, else that of CUDA 13 or 12 on the library path.
     ///
@@ -131,8 +176,8 @@ impl Matmul {
     /// Queues `out = x · W (+ bias)`.
     ///
     /// The first call for a shape, and for every eighth of an octave of m, asks cuBLASLt for an algorithm, on the host;
-    /// later ones use its answer. Allocates nothing on the device, and may be captured in a graph. The same operands
-    /// give the same bits.
+    /// later ones use its answer. The first run of an algorithm loads its kernels. Allocates nothing on the device
+    /// beside them, and may be captured in a graph. The same operands give the same bits.
     ///
     /// # Safety
     /// 1. The addresses are of memory of the GPU that holds the matrices of `shape`, aligned for the type, and of the
@@ -205,7 +250,7 @@ impl Matmul {
         let product = Product::new(library, &question.shape, &operands)?;
         let algorithm =
             library.heuristic(&product.description, [&product.w, &product.x, &product.out], &preference)?;
-        Ok(Choice { algorithm })
+        Ok(Choice { algorithm, ran: AtomicBool::new(false) })
     }
 }
 
@@ -244,6 +289,7 @@ struct Product<'a> {
     x: Layout<'a>,
     w: Layout<'a>,
     out: Layout<'a>,
+    accumulates: bool,
 }
 
 impl<'a> Product<'a> {
@@ -259,7 +305,8 @@ impl<'a> Product<'a> {
             description,
             x: Layout::new(library, dtype, [shape.k, shape.m], shape.x_stride)?,
             w: Layout::new(library, dtype, [shape.n, shape.k], shape.w_stride)?,
-            out: Layout::new(library, dtype, [shape.n, shape.m], shape.out_stride)?,
+            out: Layout::new(library, shape.out_dtype, [shape.n, shape.m], shape.out_stride)?,
+            accumulates: shape.accumulates,
         })
     }
 
@@ -275,7 +322,10 @@ impl<'a> Product<'a> {
     ) -> Result<(), Status> {
         #[expect(clippy::cast_possible_truncation, reason = "CUDA is for hosts of 64 bits")]
         let pointer = |address: u64| ptr::without_provenance_mut(address as usize);
-        let (one, zero) = (1.0f32, 0.0f32);
+        let (of_product, of_out) = (1.0f32, if self.accumulates { 1.0f32 } else { 0.0 });
+        // Loading kernels calls what a recording forbids, though nothing of it belongs into the graph.
+        let first = !choice.ran.load(Ordering::Acquire);
+        let _allowed = first.then(AnyCall::allow);
         let (description, layouts): (cublasLtMatmulDesc_t, [cublasLtMatrixLayout_t; 3]) =
             (self.description.raw(), [&self.w, &self.x, &self.out].map(Layout::raw));
         let [w, x, out] = layouts;
@@ -285,12 +335,12 @@ impl<'a> Product<'a> {
             (library.calls.matmul)(
                 library.handle,
                 description,
-                ptr::from_ref(&one).cast(),
+                ptr::from_ref(&of_product).cast(),
                 pointer(operands.w),
                 w,
                 pointer(operands.x),
                 x,
-                ptr::from_ref(&zero).cast(),
+                ptr::from_ref(&of_out).cast(),
                 pointer(operands.out),
                 out,
                 pointer(operands.out),
@@ -301,7 +351,7 @@ impl<'a> Product<'a> {
                 stream.raw().cast(),
             )
         };
-        Status(status).ok()
+        Status(status).ok().inspect(|()| choice.ran.store(true, Ordering::Release))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The three steps.
 
 use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome};
-use gptq_core::device::Device;
 use gptq_core::format::ZeroEncoding;
 use gptq_core::{Error, QuantLinear, Result};
 
@@ -17,7 +16,7 @@ pub(crate) struct TorchBackend {
 }
 
 impl TorchBackend {
-    pub(crate) fn open(_device: &Device, options: &Options) -> Result<Box<dyn Backend>> {
+    pub(crate) fn open(options: &Options) -> Result<Box<dyn Backend>> {
         Ok(Box::new(Self { isa: isa(options)?, sorted_copy: sorted_copy(options)?, scratch_bytes: 0 }))
     }
 

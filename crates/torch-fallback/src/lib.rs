@@ -32,6 +32,8 @@
 
 mod backend;
 mod columns;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod fast;
 mod kernel;
 pub mod limits;
@@ -40,10 +42,10 @@ mod plain;
 mod x;
 
 use gptq_core::backend::{
-    BackendId, Capabilities, Linear, OptionSpec, Options, Registration, Rejection, Speed,
+    Backend, BackendId, Capabilities, Linear, OptionSpec, Options, Registration, Rejection, Speed,
 };
 use gptq_core::device::Device;
-use gptq_core::{QuantLinear, Result};
+use gptq_core::{Error, LayerInfo, QuantLinear, Result};
 
 use backend::TorchBackend;
 
@@ -55,7 +57,8 @@ pub const REGISTRATION: Registration = Registration {
     priority: 20,
     summary: "every layer on every machine: the packed words are read where the checkpoint maps them",
     options: &OPTIONS,
-    ..Registration::new(ID, capabilities, TorchBackend::open)
+    accepts: Some(accepts),
+    ..Registration::new(ID, capabilities, open)
 };
 
 gptq_core::register!(REGISTRATION);
@@ -86,8 +89,43 @@ const OPTIONS: [OptionSpec; 2] = [
 fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
     match device {
         Device::Cpu => Ok(Capabilities { speed: Speed::Fallback, ..Capabilities::ANY }),
-        _ => Err(Rejection::DeviceKind { device: device.clone(), supported: "cpu".into() }),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(ordinal) => cuda::capabilities(*ordinal),
+        _ => Err(elsewhere(device)),
     }
+}
+
+fn accepts(device: &Device, layer: &LayerInfo) -> Result<(), Rejection> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => cuda::accepts(layer),
+        _ => {
+            let _ = layer;
+            Ok(())
+        }
+    }
+}
+
+fn open(device: &Device, options: &Options) -> Result<Box<dyn Backend>> {
+    match device {
+        Device::Cpu => TorchBackend::open(options),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(ordinal) => cuda::CudaBackend::open(*ordinal, options),
+        _ => Err(Error::Rejected {
+            backend: ID,
+            subject: format!("on {device}"),
+            rejection: Box::new(elsewhere(device)),
+        }),
+    }
+}
+
+fn elsewhere(device: &Device) -> Rejection {
+    let supported = match device {
+        Device::Cuda(_) => "cpu, as it was built without its feature `cuda`",
+        _ if cfg!(feature = "cuda") => "cpu and cuda",
+        _ => "cpu",
+    };
+    Rejection::DeviceKind { device: device.clone(), supported: supported.into() }
 }
 
 #[cfg(test)]

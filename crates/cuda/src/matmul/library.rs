@@ -127,6 +127,16 @@ unsafe impl Sync for Library {}
 impl Library {
     /// The first of the known files that loads and makes a handle. A context is current.
     pub(super) fn open() -> Result<Self, Rejection> {
+        Self::first(Self::open_file)
+    }
+
+    /// That one of the known files loads. It is not unloaded, since loading it takes longer than anything else here.
+    pub(super) fn probe() -> Result<(), Rejection> {
+        Self::first(|name| Self::load(name).map(mem::forget))
+    }
+
+    /// What the first of the known files gives that gives anything.
+    fn first<T>(open: impl Fn(&str) -> Result<T, String>) -> Result<T, Rejection> {
         let names: Vec<String> = match std::env::var(LIBRARY) {
             Ok(path) if !path.is_empty() => vec![path],
             _ if cfg!(windows) => ["cublasLt64_13.dll", "cublasLt64_12.dll"].map(Into::into).into(),
@@ -142,8 +152,8 @@ impl Library {
         };
         let mut problems = Vec::new();
         for name in names {
-            match Self::open_file(&name) {
-                Ok(library) => return Ok(library),
+            match open(&name) {
+                Ok(opened) => return Ok(opened),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -156,10 +166,15 @@ impl Library {
         ))
     }
 
-    fn open_file(name: &str) -> Result<Self, String> {
+    fn load(name: &str) -> Result<(libloading::Library, Calls), String> {
         // SAFETY: initializing it has no requirement of its own.
         let file = unsafe { libloading::Library::new(name) }.map_err(|error| error.to_string())?;
         let calls = Calls::of(&file).map_err(|error| format!("{name}: {error}"))?;
+        Ok((file, calls))
+    }
+
+    fn open_file(name: &str) -> Result<Self, String> {
+        let (file, calls) = Self::load(name)?;
         let mut handle = ptr::null_mut();
         // SAFETY: a context is current, and `handle` outlives the call.
         let status = unsafe { (calls.create)(&raw mut handle) };

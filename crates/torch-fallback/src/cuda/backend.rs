@@ -1,0 +1,193 @@
+//! The three steps, on a GPU.
+
+use std::sync::Arc;
+
+use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome, Rejection};
+use gptq_core::device::{Context, Memory};
+use gptq_core::format::{Bits, Packing, ZeroEncoding};
+use gptq_core::tensor::{DType, TensorMut, TensorRef};
+use gptq_core::{Error, QuantLinear, Result};
+use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul};
+
+use super::kernels::FormatKernels;
+use super::layout::{LayerPlan, Planner};
+use super::linear::{CudaLinear, KernelSet, MOST_FUSED_ROWS, Shared};
+use super::{EMBEDDED, FAMILY, x_dtypes};
+use crate::{ID, OPTIONS};
+
+/// Rows of x for which products are tried once when a model is made ready: cuBLASLt chooses an algorithm and loads its
+/// kernels at the first call, which takes milliseconds.
+const TRIED_ROWS: [usize; 7] = [8, 16, 32, 64, 128, 256, 512];
+
+/// The backend, opened for one model on a GPU.
+pub(crate) struct CudaBackend {
+    gpu: Gpu,
+    kernels: Kernels,
+    /// Taken by the layers in step 2.
+    matmul: Option<Matmul>,
+    scratch_bytes: usize,
+}
+
+impl CudaBackend {
+    pub(crate) fn open(ordinal: usize, options: &Options) -> Result<Box<dyn Backend>> {
+        let refused = |rejection: Rejection| Error::Rejected {
+            backend: ID,
+            subject: format!("on cuda:{ordinal}"),
+            rejection: Box::new(rejection),
+        };
+        for option in OPTIONS {
+            if options.read::<String>(ID, option.name)?.is_some() {
+                return Err(Error::Option {
+                    key: format!("{ID}.{}", option.name),
+                    problem: format!("it is for the CPU, and the model runs on cuda:{ordinal}; leave it out"),
+                });
+            }
+        }
+        let image = KernelImage::find(FAMILY, EMBEDDED).map_err(refused)?;
+        let gpu = Gpu::open(ordinal).map_err(refused)?;
+        let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
+        let matmul = Matmul::open(&gpu).map_err(refused)?;
+        Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), scratch_bytes: 0 }))
+    }
+
+    /// The memory of all layers, and where each begins in it.
+    fn plan(layers: &LayerSource<'_>) -> (Vec<LayerPlan>, Vec<usize>) {
+        let mut planner = Planner::default();
+        let mut ends = Vec::new();
+        let plans = layers
+            .upcoming()
+            .map(|layer| {
+                let plan = LayerPlan::new(layer, &mut planner);
+                ends.push(planner.end());
+                plan
+            })
+            .collect();
+        (plans, ends)
+    }
+
+    /// Allocates the memory of all layers. Where the GPU has less, the error names the layer at which it ends.
+    fn allocate(&self, layers: &LayerSource<'_>, ends: &[usize]) -> Result<CudaBuffer> {
+        let total = ends.last().copied().unwrap_or(0);
+        self.gpu.allocate_buffer(total).map_err(|error| match error {
+            Error::OutOfMemory { device, needed, available, remedy, .. } => {
+                let fits = ends.iter().filter(|&&end| end <= available.unwrap_or(0)).count();
+                let name = layers.upcoming().nth(fits.min(ends.len().saturating_sub(1)));
+                let name = name.map(|layer| layer.name().to_owned()).unwrap_or_default();
+                Error::OutOfMemory {
+                    device,
+                    what: format!(
+                        "the model, of whose {} layers `{name}` is the first that does not fit,",
+                        ends.len()
+                    ),
+                    needed,
+                    available,
+                    remedy,
+                }
+            }
+            other => other,
+        })
+    }
+
+    /// The kernels for a format, for every type of x.
+    fn kernels_for(&self, bits: Bits, packing: Packing) -> Result<KernelSet> {
+        let dtypes = x_dtypes(self.gpu.info().compute_capability).iter();
+        dtypes.map(|dtype| FormatKernels::load(&self.kernels, bits, packing, *dtype)).collect()
+    }
+
+    /// Runs layers of every shape once, with results that nobody reads.
+    fn try_products(&self, layers: &[CudaLinear]) -> Result<()> {
+        let mut tried = Vec::new();
+        let stream = CudaStream::new(&self.gpu)?;
+        let mut context = Context::on_stream(&self.gpu, Box::new(stream), self.scratch_bytes)?;
+        for layer in layers {
+            let dtype = match layer.info.scale_dtype {
+                DType::BF16 if layer.shared.x_dtypes.contains(&DType::BF16) => DType::BF16,
+                _ => DType::F16,
+            };
+            let kind = (layer.info.in_features, layer.info.out_features, layer.info.bias, dtype);
+            if tried.contains(&kind) {
+                continue;
+            }
+            tried.push(kind);
+            let most = TRIED_ROWS.into_iter().max().unwrap_or(0);
+            let (k, n) = (layer.info.in_features, layer.info.out_features);
+            let x = self.gpu.allocate_buffer(most * k * dtype.size_bytes())?;
+            let mut out = self.gpu.allocate_buffer(most * n * dtype.size_bytes())?;
+            for rows in TRIED_ROWS.into_iter().filter(|&rows| rows > MOST_FUSED_ROWS) {
+                let x = TensorRef::on_device(dtype, [rows, k], &x, 0)?;
+                let mut out = TensorMut::on_device(dtype, [rows, n], &mut out, 0)?;
+                layer.forward(&x, &mut out, &mut context)?;
+            }
+            context.synchronize()?;
+        }
+        Ok(())
+    }
+}
+
+impl Backend for CudaBackend {
+    fn convert_format(&mut self, layer: &mut QuantLinear) -> Result<Outcome> {
+        layer.convert_zeros(ZeroEncoding::V2);
+        Ok(Outcome::Done)
+    }
+
+    fn init_buffers(&mut self, layers: &mut LayerSource<'_>) -> Result<Vec<(LayerId, Box<dyn Linear>)>> {
+        let matmul = self.matmul.take().ok_or_else(|| Error::Backend {
+            backend: ID,
+            message: "init_buffers was called twice; open the backend again".into(),
+            source: None,
+        })?;
+        let (plans, ends) = Self::plan(layers);
+        let mut memory = self.allocate(layers, &ends)?;
+        let base = memory.address();
+        let mut ready = Vec::with_capacity(plans.len());
+        let mut sets: Vec<((Bits, Packing), KernelSet)> = Vec::new();
+        let mut start = 0;
+        for (plan, end) in plans.iter().zip(ends) {
+            let Some((id, layer)) = layers.next_layer() else { break };
+            plan.contents(&layer, |place, bytes| self.gpu.upload(bytes, &mut memory, place.offset))?;
+            let format = (layer.info().bits, layer.info().packing);
+            let kernels = match sets.iter().find(|(known, _)| *known == format) {
+                Some((_, set)) => Arc::clone(set),
+                None => {
+                    let set = self.kernels_for(format.0, format.1)?;
+                    sets.push((format, Arc::clone(&set)));
+                    set
+                }
+            };
+            ready.push((id, plan.tensors(&layer, base), layer.info().clone(), kernels, end - start));
+            start = end;
+        }
+        let x_dtypes = x_dtypes(self.gpu.info().compute_capability);
+        let shared = Arc::new(Shared { gpu: self.gpu.clone(), matmul, x_dtypes, _memory: memory });
+        let (ids, linears): (Vec<LayerId>, Vec<CudaLinear>) = ready
+            .into_iter()
+            .map(|(id, tensors, info, kernels, resident_bytes)| {
+                let shared = Arc::clone(&shared);
+                (id, CudaLinear { info, tensors, kernels, shared, resident_bytes })
+            })
+            .unzip();
+        self.scratch_bytes = linears.iter().map(CudaLinear::scratch_bytes).max().unwrap_or(0);
+        match self.try_products(&linears) {
+            // Nothing depends on it but the time of first calls.
+            Err(error @ Error::OutOfMemory { .. }) => tracing::debug!(%error, "products were not tried"),
+            other => other?,
+        }
+        let boxed = linears.into_iter().map(|linear| Box::new(linear) as Box<dyn Linear>);
+        Ok(ids.into_iter().zip(boxed).collect())
+    }
+
+    fn set_max_input_length(&mut self, _rows: usize) -> Result<Outcome> {
+        Ok(Outcome::NotNeeded(
+            "rows of x need no room of their own; the dense matrix is cut into panels that fit the scratch"
+                .into(),
+        ))
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        self.scratch_bytes
+    }
+
+    fn memory(&self) -> Option<Arc<dyn Memory>> {
+        Some(Arc::new(self.gpu.clone()))
+    }
+}

@@ -1,0 +1,259 @@
+//! `forward`: which path a call takes, and its pieces.
+#![expect(unsafe_code, reason = "launches kernels and products on addresses")]
+
+use std::sync::Arc;
+
+use gptq_core::backend::Linear;
+use gptq_core::device::{Context, Device, DeviceBuffer as _};
+use gptq_core::post_init::check_forward;
+use gptq_core::tensor::{DType, TensorMut, TensorRef};
+use gptq_core::{LayerInfo, Result};
+use gptq_cuda::{
+    CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Workspace, address, address_mut,
+};
+
+use super::kernels::{Dot, FormatKernels, MOST_DOT_ROWS, Panel, Sums, splits};
+use super::layout::{ALIGNMENT, Tensors};
+use super::panels::{Job, PanelSize, Room, pieces};
+
+/// Up to so many rows of x the fused product is faster than a dense matrix, in pieces of [`MOST_DOT_ROWS`].
+pub(crate) const MOST_FUSED_ROWS: usize = MOST_DOT_ROWS;
+/// Rows of x in one product: more are as fast in pieces, and sizes stay far from what 32 bits hold.
+const MOST_ROWS: usize = 1 << 16;
+
+/// What the layers of a model share.
+pub(crate) struct Shared {
+    pub(crate) gpu: Gpu,
+    pub(crate) matmul: Matmul,
+    pub(crate) x_dtypes: &'static [DType],
+    /// Holds the tensors of all layers: addresses in [`Tensors`] are of this.
+    pub(crate) _memory: CudaBuffer,
+}
+
+/// The kernels for one format, for x of each type.
+pub(crate) type KernelSet = Arc<[FormatKernels]>;
+
+/// A layer on a GPU.
+pub(crate) struct CudaLinear {
+    pub(crate) info: LayerInfo,
+    pub(crate) tensors: Tensors,
+    pub(crate) kernels: KernelSet,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) resident_bytes: usize,
+}
+
+/// One call: its tensors by address, and where it runs.
+struct Call<'a> {
+    x: u64,
+    out: u64,
+    rows: usize,
+    kernels: &'a FormatKernels,
+    dtype: DType,
+    stream: &'a CudaStream,
+    scratch: u64,
+    room: Room,
+}
+
+impl Call<'_> {
+    /// The same for some of its rows.
+    fn of_rows(&self, first: usize, rows: usize, [k, n]: [usize; 2]) -> Self {
+        let size = self.dtype.size_bytes();
+        Self {
+            x: self.x + (first * k * size) as u64,
+            out: self.out + (first * n * size) as u64,
+            rows,
+            ..*self
+        }
+    }
+}
+
+impl CudaLinear {
+    /// The product of this layer, as panels are planned for it.
+    pub(crate) fn job(&self, m: usize, dtype: DType) -> Job {
+        let multiprocessors = self.multiprocessors();
+        Job { m, k: self.tensors.in_features, n: self.tensors.out_features, dtype, multiprocessors }
+    }
+
+    /// Scratch with which every call runs in as few launches as it may.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        let dtypes = self.shared.x_dtypes.iter();
+        let of_job = |dtype: &DType| {
+            // Sums in f32 that wait for a bias take as much as the panel.
+            let factor = if self.rounds_bias_apart(*dtype) { 2 } else { 1 };
+            let job = self.job(1, *dtype).scratch_bytes();
+            (job - Matmul::WORKSPACE_BYTES) * factor + Matmul::WORKSPACE_BYTES
+        };
+        let dense = dtypes.map(of_job).max().unwrap_or(0).min(super::panels::MOST_SCRATCH_BYTES);
+        dense.max(self.partial_bytes(self.splits(), MOST_DOT_ROWS))
+    }
+
+    fn multiprocessors(&self) -> usize {
+        self.shared.gpu.info().multiprocessors as usize
+    }
+
+    fn splits(&self) -> usize {
+        splits(self.tensors.in_features, self.tensors.out_features, self.multiprocessors())
+    }
+
+    fn partial_bytes(&self, splits: usize, rows: usize) -> usize {
+        if splits > 1 { splits * rows * self.tensors.out_features * size_of::<f32>() } else { 0 }
+    }
+
+    /// Whether there is a bias that the type of x cannot hold: it is then added to sums in f32.
+    fn rounds_bias_apart(&self, dtype: DType) -> bool {
+        self.tensors.bias.is_some() && self.tensors.bias_in(dtype).is_none()
+    }
+
+    fn run(&self, call: &Call<'_>) -> Result<()> {
+        let shape = [self.tensors.in_features, self.tensors.out_features];
+        let room = call.room.for_panel();
+        let rounds_apart = self.rounds_bias_apart(call.dtype);
+        let room = if rounds_apart { room / 2 } else { room };
+        let panel = match call.rows {
+            0..=MOST_FUSED_ROWS => None,
+            rows => self.job(rows.min(MOST_ROWS), call.dtype).panel(room),
+        };
+        let panel = panel.filter(|panel| !rounds_apart || self.rows_of_sums(call, *panel) > 0);
+        // Without room for a panel, the fused product serves any number of rows.
+        let Some(panel) = panel else {
+            return pieces(call.rows, MOST_DOT_ROWS)
+                .try_for_each(|(first, rows)| self.fused(&call.of_rows(first, rows, shape)));
+        };
+        pieces(call.rows, MOST_ROWS).try_for_each(|(first, rows)| {
+            let call = call.of_rows(first, rows, shape);
+            if rounds_apart { self.dense_then_bias(&call, panel) } else { self.dense(&call, panel) }
+        })
+    }
+
+    /// From the packed words.
+    fn fused(&self, call: &Call<'_>) -> Result<()> {
+        let mut splits = self.splits();
+        if self.partial_bytes(splits, call.rows) > call.room.total() {
+            splits = 1;
+        }
+        let dot = Dot { x: call.x, out: call.out, partial: call.scratch, rows: call.rows, splits };
+        // SAFETY: `forward` has checked x, out and the scratch, which holds the partial sums, as just seen.
+        unsafe { call.kernels.dot(call.stream, &self.tensors, &dot) }
+    }
+
+    /// A panel of the dense matrix at a time, each with its product. Where panels divide K, products add up in out.
+    fn dense(&self, call: &Call<'_>, size: PanelSize) -> Result<()> {
+        let (k, n) = (self.tensors.in_features, self.tensors.out_features);
+        let element = call.dtype.size_bytes();
+        let bias = self.tensors.bias_in(call.dtype);
+        for (first_column, columns) in pieces(n, size.columns) {
+            for (first_row, rows) in pieces(k, size.rows) {
+                let panel = Panel {
+                    out: call.scratch,
+                    first_row,
+                    rows,
+                    first_column,
+                    columns,
+                    stride: size.stride(),
+                };
+                // SAFETY: the scratch has room for a panel of `size`, which `run` planned for it.
+                unsafe { call.kernels.dequantize(call.stream, &self.tensors, &panel) }?;
+                let shape = MatmulShape::dense(call.dtype, call.rows, columns, rows)
+                    .with_x_stride(k)
+                    .with_w_stride(size.stride())
+                    .with_out_stride(n);
+                let operands = MatmulOperands {
+                    x: call.x + (first_row * element) as u64,
+                    w: panel.out,
+                    out: call.out + (first_column * element) as u64,
+                    bias: bias.filter(|_| first_row == 0).map(|bias| bias.at_column(first_column).address),
+                };
+                let shape = if first_row == 0 { shape } else { shape.accumulating() };
+                let workspace = self.workspace(call, size.bytes(call.dtype));
+                // SAFETY: `forward` has checked x and out, and the panel's columns are within out; the panel was
+                // written before on the stream; the workspace is what is left of the scratch behind it.
+                unsafe { self.shared.matmul.run(call.stream, &shape, &operands, workspace) }?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, with sums in f32 behind the panel, to which a bias of another type is added before they are rounded.
+    fn dense_then_bias(&self, call: &Call<'_>, size: PanelSize) -> Result<()> {
+        let (k, n) = (self.tensors.in_features, self.tensors.out_features);
+        let element = call.dtype.size_bytes();
+        let sums_at = size.bytes(call.dtype);
+        // As many rows at a time as the other half of the room holds.
+        let row_bytes = size.columns * size_of::<f32>();
+        let most_rows = self.rows_of_sums(call, size);
+        for (first_column, columns) in pieces(n, size.columns) {
+            let panel = Panel {
+                out: call.scratch,
+                first_row: 0,
+                rows: k,
+                first_column,
+                columns,
+                stride: size.stride(),
+            };
+            // SAFETY: as in `dense`.
+            unsafe { call.kernels.dequantize(call.stream, &self.tensors, &panel) }?;
+            for (first, rows) in pieces(call.rows, most_rows) {
+                let call = call.of_rows(first, rows, [k, n]);
+                let partial = call.scratch + sums_at as u64;
+                let sums_bytes = (rows * row_bytes).next_multiple_of(ALIGNMENT);
+                let shape = MatmulShape::dense(call.dtype, rows, columns, k)
+                    .with_w_stride(size.stride())
+                    .with_out_dtype(DType::F32);
+                let operands = MatmulOperands { x: call.x, w: panel.out, out: partial, bias: None };
+                let workspace = self.workspace(&call, sums_at + sums_bytes);
+                // SAFETY: as in `dense`; the sums lie between the panel and the workspace.
+                unsafe { self.shared.matmul.run(call.stream, &shape, &operands, workspace) }?;
+                let sums = Sums {
+                    partial,
+                    out: call.out + (first_column * element) as u64,
+                    rows,
+                    columns,
+                    out_stride: n,
+                    first_column,
+                    splits: 1,
+                };
+                // SAFETY: the product before wrote the sums; the panel's columns are within out.
+                unsafe { call.kernels.sum(call.stream, &self.tensors, &sums) }?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of x whose sums in f32 lie beside a panel.
+    fn rows_of_sums(&self, call: &Call<'_>, size: PanelSize) -> usize {
+        call.room.for_panel().saturating_sub(size.bytes(call.dtype))
+            / (size.columns * size_of::<f32>()).max(1)
+    }
+
+    fn workspace(&self, call: &Call<'_>, used: usize) -> Workspace {
+        Workspace { address: call.scratch + used as u64, bytes: call.room.workspace_after(used) }
+    }
+}
+
+impl Linear for CudaLinear {
+    fn forward(&self, x: &TensorRef<'_>, out: &mut TensorMut<'_>, context: &mut Context) -> Result<()> {
+        let device = Device::Cuda(self.shared.gpu.info().ordinal);
+        // What the addresses below may be used for rests on this.
+        check_forward(&self.info, &device, self.shared.x_dtypes, x, out, context)?;
+        let [rows, _] = x.shape();
+        let dtype = x.dtype();
+        let kernels = self.kernels.iter().find(|kernels| kernels.dtype() == dtype);
+        let (Some((stream, scratch)), Some(kernels)) = (context.on_device(), kernels) else { return Ok(()) };
+        let scratch = CudaBuffer::of(scratch)?;
+        let call = Call {
+            x: address(x)?,
+            out: address_mut(out)?,
+            rows,
+            kernels,
+            dtype,
+            stream: CudaStream::of(stream)?,
+            scratch: scratch.address(),
+            room: Room::new(scratch.len_bytes()),
+        };
+        self.run(&call)
+    }
+
+    fn resident_bytes(&self) -> usize {
+        self.resident_bytes
+    }
+}

@@ -1,0 +1,224 @@
+//! How the dense matrix is cut into panels, and the scratch of a context into parts. Pure: no GPU is asked.
+
+use gptq_core::tensor::DType;
+use gptq_cuda::Matmul;
+
+use super::kernels::TILE_ROWS;
+use super::layout::ALIGNMENT;
+
+/// Scratch of one context at most: a panel, and the workspace of cuBLASLt.
+pub(crate) const MOST_SCRATCH_BYTES: usize = 64 << 20;
+const MOST_PANEL_BYTES: usize = MOST_SCRATCH_BYTES - Matmul::WORKSPACE_BYTES;
+
+/// Rows of W in one product where x is f32.
+///
+/// Sums of cuBLASLt run down the whole K, and every addition rounds: over K terms of random sign that is a relative error
+/// of some u · sqrt(K / 6), 2e-6 at K = 8192 where u is 2^-24. Pieces of K that are added afterwards keep it under 1e-6.
+const F32_ROWS: usize = 1024;
+
+/// Columns come in multiples of these, the first that leaves any: what tiles of a product have, and the least that the
+/// fast kernels write.
+const COLUMN_UNITS: [usize; 3] = [256, 128, 8];
+
+/// A tile of a product of 16-bit floats, rows of x by columns of W.
+const TILE: [usize; 2] = [128, 256];
+/// What a panel costs beside its tiles, in parts of 16 of a wave of tiles: two launches.
+const PANEL_COST: usize = 1;
+
+/// The size of a panel of the dense matrix; the last ones of a row or a column may be smaller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PanelSize {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
+impl PanelSize {
+    /// Elements from row to row: rows begin aligned to 16 bytes, which the fast kernels and products want.
+    pub(crate) fn stride(self) -> usize {
+        self.columns.next_multiple_of(8)
+    }
+
+    /// What it takes.
+    pub(crate) fn bytes(self, dtype: DType) -> usize {
+        (self.rows * self.stride() * dtype.size_bytes()).next_multiple_of(ALIGNMENT)
+    }
+}
+
+/// A product `[m, k] · [k, n]` that is to be cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Job {
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) dtype: DType,
+    pub(crate) multiprocessors: usize,
+}
+
+impl Job {
+    /// Rows of a panel: all of K, in f32 no more than [`F32_ROWS`].
+    fn panel_rows(&self) -> usize {
+        if self.dtype == DType::F32 { self.k.min(F32_ROWS) } else { self.k }
+    }
+
+    /// The panels that cost least of those that fit into `room` bytes. `None` where not even eight columns do.
+    ///
+    /// A product runs in waves of tiles, as many at a time as there are multiprocessors. A panel whose last wave is
+    /// nearly empty wastes most of it, so that a narrower one may be better; where one wave holds everything, the widest
+    /// is best.
+    pub(crate) fn panel(&self, room: usize) -> Option<PanelSize> {
+        let rows = self.panel_rows();
+        let whole = PanelSize { rows, columns: self.n };
+        if whole.bytes(self.dtype) <= room {
+            return Some(whole);
+        }
+        let most = room / (rows * self.dtype.size_bytes()).max(1);
+        let unit = COLUMN_UNITS.into_iter().find(|unit| *unit <= most)?;
+        let widths = (1..=most / unit).rev().map(|units| units * unit);
+        // Of equal ones the first, the widest.
+        let columns = widths.min_by_key(|&columns| self.cost(columns))?;
+        let panel = PanelSize { rows, columns };
+        (panel.bytes(self.dtype) <= room).then_some(panel)
+    }
+
+    /// What panels of so many columns cost, in parts of 16 of a wave.
+    fn cost(&self, columns: usize) -> usize {
+        let [tile_rows, tile_columns] = TILE;
+        let of_panel = |columns: usize| {
+            let tiles = self.m.div_ceil(tile_rows) * columns.div_ceil(tile_columns);
+            16 * tiles.div_ceil(self.multiprocessors.max(1)) + PANEL_COST
+        };
+        let rest = self.n % columns;
+        self.n / columns * of_panel(columns) + if rest > 0 { of_panel(rest) } else { 0 }
+    }
+
+    /// Scratch with which it runs in as few panels as it may have: at most [`MOST_SCRATCH_BYTES`].
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        let whole = PanelSize { rows: self.panel_rows(), columns: self.n };
+        whole.bytes(self.dtype).min(MOST_PANEL_BYTES) + Matmul::WORKSPACE_BYTES
+    }
+}
+
+/// The scratch of a context: a panel first, then whatever else, then the workspace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Room {
+    total: usize,
+}
+
+impl Room {
+    pub(crate) fn new(scratch_bytes: usize) -> Self {
+        Self { total: scratch_bytes / ALIGNMENT * ALIGNMENT }
+    }
+
+    /// What is there.
+    pub(crate) fn total(self) -> usize {
+        self.total
+    }
+
+    /// What panels may take: all but the workspace, or half of it where there is little.
+    pub(crate) fn for_panel(self) -> usize {
+        let half = self.total / 2 / ALIGNMENT * ALIGNMENT;
+        self.total.saturating_sub(Matmul::WORKSPACE_BYTES).max(half).min(MOST_PANEL_BYTES)
+    }
+
+    /// The workspace behind `used` bytes.
+    pub(crate) fn workspace_after(self, used: usize) -> usize {
+        self.total.saturating_sub(used).min(Matmul::WORKSPACE_BYTES)
+    }
+}
+
+/// Cuts `total` into pieces of `size`, the last of which may be smaller: where each begins, and how long it is.
+pub(crate) fn pieces(total: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
+    let size = size.max(1);
+    (0..total).step_by(size).map(move |start| (start, size.min(total - start)))
+}
+
+const _: () = assert!(F32_ROWS.is_multiple_of(TILE_ROWS), "panels of f32 are in whole tiles");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(m: usize, k: usize, n: usize, dtype: DType) -> Job {
+        Job { m, k, n, dtype, multiprocessors: 132 }
+    }
+
+    #[test]
+    fn a_matrix_that_fits_is_one_panel() {
+        for (k, n) in [(4096, 4096), (41, 33), (1, 1), (8192, 2048)] {
+            let panel = job(4096, k, n, DType::F16).panel(MOST_PANEL_BYTES);
+            assert_eq!(panel, Some(PanelSize { rows: k, columns: n }), "{k} x {n}");
+        }
+    }
+
+    #[test]
+    fn panels_fit_their_room_and_have_columns_in_whole_tiles() {
+        for dtype in DType::ALL {
+            for (m, k, n) in [(4096, 8192, 28672), (16, 28672, 8192), (1000, 4096, 128_256), (5, 18432, 7000)]
+            {
+                for room in [MOST_PANEL_BYTES, 5 << 20, 1 << 20, 600_000] {
+                    let panel = job(m, k, n, dtype).panel(room).unwrap();
+                    assert!(panel.bytes(dtype) <= room, "{panel:?} of {dtype} in {room}");
+                    assert!(panel.columns == n || panel.columns.is_multiple_of(8), "{panel:?}");
+                    let wide = room / (panel.rows * dtype.size_bytes()) >= 256;
+                    assert!(!wide || panel.columns == n || panel.columns.is_multiple_of(256), "{panel:?}");
+                }
+            }
+        }
+        assert_eq!(job(5, 28672, 8192, DType::F16).panel(28672 * 2 * 8 - 1), None, "not even 8 columns");
+    }
+
+    #[test]
+    fn panels_fill_their_waves_of_tiles() {
+        for (k, n) in [(8192, 28672), (4096, 11008), (4096, 14336), (8192, 8192), (28672, 8192)] {
+            let job = job(4096, k, n, DType::F16);
+            let panel = job.panel(MOST_PANEL_BYTES).unwrap();
+            let ideal = 16 * 32 * n.div_ceil(256);
+            let filled = ideal as f64 / (132 * job.cost(panel.columns)) as f64;
+            let least = if k == 28672 { 0.45 } else { 0.85 };
+            assert!(filled >= least, "{k} x {n}: {panel:?} keeps {filled:.2} of the GPU busy");
+        }
+    }
+
+    #[test]
+    fn products_of_few_rows_take_the_widest_panels() {
+        assert_eq!(job(8, 8192, 28672, DType::F16).panel(MOST_PANEL_BYTES).unwrap().columns, 2048);
+    }
+
+    #[test]
+    fn f32_is_multiplied_in_pieces_of_k() {
+        let panel = job(64, 8192, 8192, DType::F32).panel(MOST_PANEL_BYTES).unwrap();
+        assert_eq!(panel, PanelSize { rows: F32_ROWS, columns: 8192 });
+    }
+
+    #[test]
+    fn scratch_is_capped_and_serves_what_asked_for_it() {
+        for dtype in DType::ALL {
+            for (k, n) in [(8192, 28672), (4096, 4096), (96, 136), (28672, 8192)] {
+                let job = job(64, k, n, dtype);
+                let bytes = job.scratch_bytes();
+                assert!(bytes <= MOST_SCRATCH_BYTES, "{bytes}");
+                let room = Room::new(bytes);
+                let panel = job.panel(room.for_panel()).unwrap();
+                let used = panel.bytes(dtype);
+                assert_eq!(room.workspace_after(used), Matmul::WORKSPACE_BYTES, "{k} x {n} in {dtype}");
+                assert_eq!(job.panel(MOST_PANEL_BYTES), Some(panel), "more room changes nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn little_scratch_is_divided_between_panel_and_workspace() {
+        let room = Room::new(1_000_000);
+        let panel = room.for_panel();
+        assert!(panel.is_multiple_of(ALIGNMENT) && (400_000..=500_000).contains(&panel), "{panel}");
+        assert!(panel + room.workspace_after(panel) <= 1_000_000);
+        assert_eq!((Room::new(0).for_panel(), Room::new(255).workspace_after(0)), (0, 0));
+    }
+
+    #[test]
+    fn pieces_cover_everything_once() {
+        assert_eq!(pieces(10, 4).collect::<Vec<_>>(), [(0, 4), (4, 4), (8, 2)]);
+        assert_eq!(pieces(0, 4).count(), 0);
+        assert_eq!(pieces(3, 0).count(), 3, "a size of nothing is one");
+    }
+}

@@ -1,0 +1,92 @@
+//! Memory: what a model takes, what it gives back, and what happens where there is not enough.
+
+use gptq_core::Error;
+use gptq_core::device::Memory;
+use gptq_cuda::{CudaBuffer, Gpu};
+
+use crate::support::{Kind, forward, gpu, judge, layer, open};
+use gptq_conformance::Activations;
+use gptq_core::tensor::DType;
+
+/// Takes memory until about `left` bytes are free.
+fn fill(gpu: &Gpu, left: usize) -> Vec<CudaBuffer> {
+    let mut held = Vec::new();
+    let mut piece = 8usize << 30;
+    while piece >= 2 << 20 {
+        if gpu.available_bytes().unwrap() >= left + piece {
+            match gpu.allocate_buffer(piece) {
+                Ok(buffer) => held.push(buffer),
+                Err(_) => piece /= 2,
+            }
+        } else {
+            piece /= 2;
+        }
+    }
+    held
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_an_error_that_names_the_layer_and_leaves_nothing() {
+    let Some(gpu) = gpu("memory that runs out") else { return };
+    let names: Vec<String> = (0..12).map(|number| format!("model.layers.{number}.mlp.up_proj")).collect();
+    let layers: Vec<_> = names.iter().map(|name| layer(name, Kind::four_bits(8192, 8192))).collect();
+    // Once with room, so that what the driver and cuBLASLt keep for themselves is there already.
+    let model = open(layers.clone()).unwrap();
+    let resident = model.memory_report().layer_bytes;
+    drop(model);
+
+    let held = fill(&gpu, resident / 2);
+    let before = gpu.available_bytes().unwrap();
+    for _ in 0..3 {
+        let error = open(layers.clone()).err().expect("the model has twice the memory that is free");
+        let text = error.to_string();
+        assert!(
+            matches!(&error, Error::OutOfMemory { needed, .. } if *needed >= resident),
+            "another error: {text}"
+        );
+        assert!(names[1..].iter().any(|name| text.contains(name.as_str())), "no layer is named: {text}");
+        eprintln!("{text}");
+    }
+    let after = gpu.available_bytes().unwrap();
+    assert!(after + (8 << 20) >= before, "{before} bytes were free before, {after} after");
+
+    drop(held);
+    let model = open(layers.clone()).unwrap();
+    let x = Activations::normal([6, 8192], DType::F16, 1);
+    let out = forward(&model, &names[3], &x, &mut model.context().unwrap());
+    judge(&layers[3], &x, &out);
+}
+
+#[test]
+fn a_context_that_does_not_fit_is_an_error_and_the_model_stays_usable() {
+    let Some(gpu) = gpu("a context without memory") else { return };
+    let packed = layer("layer", Kind::four_bits(8192, 8192));
+    let model = open(vec![packed.clone()]).unwrap();
+    let mut context = model.context().unwrap();
+    let held = fill(&gpu, 8 << 20);
+    let error = model.context().err().expect("there is no memory for its scratch");
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    drop(held);
+    let x = Activations::normal([20, 8192], DType::BF16, 1);
+    judge(&packed, &x, &forward(&model, "layer", &x, &mut context));
+}
+
+#[test]
+fn a_model_says_what_it_takes() {
+    let Some(gpu) = gpu("memory reports") else { return };
+    let layers: Vec<_> = (0..4).map(|i| layer(&i.to_string(), Kind::four_bits(8192, 8192))).collect();
+    drop(open(layers.clone()).unwrap());
+    let before = gpu.available_bytes().unwrap();
+    let model = open(layers).unwrap();
+    let report = model.memory_report();
+    let taken = before.saturating_sub(gpu.available_bytes().unwrap());
+    let packed = report.packed_bytes;
+    assert!(
+        report.layer_bytes >= packed && report.layer_bytes < packed + packed / 100,
+        "{report}: layers lie on the GPU as they are packed"
+    );
+    // Others may use the GPU meanwhile; the driver allocates 2 MB at a time.
+    let near = taken.abs_diff(report.layer_bytes) < 64 << 20;
+    assert!(near, "{report}, and {taken} bytes of the GPU were taken");
+    assert!(report.scratch_bytes_per_context <= 64 << 20, "{report}");
+}
