@@ -38,7 +38,7 @@ fn a_model_that_does_not_fit_is_an_error_that_names_the_layer_and_leaves_nothing
     let held = fill(&gpu, resident / 2);
     let before = gpu.available_bytes().unwrap();
     for _ in 0..3 {
-        let error = open(layers.clone()).err().expect("the model has twice the memory that is free");
+        let error = open(layers.clone()).expect_err("the model has twice the memory that is free");
         let text = error.to_string();
         assert!(
             matches!(&error, Error::OutOfMemory { needed, .. } if *needed >= resident),
@@ -64,7 +64,7 @@ fn a_context_that_does_not_fit_is_an_error_and_the_model_stays_usable() {
     let model = open(vec![packed.clone()]).unwrap();
     let mut context = model.context().unwrap();
     let held = fill(&gpu, 8 << 20);
-    let error = model.context().err().expect("there is no memory for its scratch");
+    let error = model.context().expect_err("there is no memory for its scratch");
     assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
     drop(held);
     let x = Activations::normal([20, 8192], DType::BF16, 1);

@@ -36,8 +36,7 @@ pub(crate) fn gpu(test: &str) -> Option<Alone> {
     match Gpu::open(0) {
         Ok(gpu) => Some(Alone { gpu, _turn: turn }),
         Err(rejection) => {
-            let required = ["GPTQ_REQUIRE_GPU", "GPTQ_REQUIRE_DEVICE"];
-            assert!(required.iter().all(|name| std::env::var_os(name).is_none()), "{test}: {rejection}");
+            assert!(std::env::var_os("GPTQ_REQUIRE_DEVICE").is_none(), "{test}: {rejection}");
             eprintln!("skipped {test}: {rejection}");
             None
         }
