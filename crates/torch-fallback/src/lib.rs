@@ -67,7 +67,7 @@ gptq_core::register!(REGISTRATION);
 /// any encoding.
 ///
 /// # Errors
-/// [`Error::Option`](gptq_core::Error::Option) where an option asks for what the processor has not.
+/// [`Error::Option`] where an option asks for what the processor has not.
 pub fn linear(layer: QuantLinear, options: &Options) -> Result<Box<dyn Linear>> {
     TorchBackend::linear(layer, options)
 }
