@@ -136,6 +136,26 @@ impl Case {
         Ok(Built { case: *self, layer, values })
     }
 
+    /// A layer of the same kind whose codes are random bits, made about as fast as memory is written: for shapes of
+    /// real models, where [`Case::build`] takes minutes. What is in it is read back with
+    /// [`Dense::of_layer`](crate::oracle::Dense::of_layer).
+    ///
+    /// # Errors
+    /// As [`Case::build`].
+    pub fn noise(&self, name: &str) -> Result<QuantLinear> {
+        let mut values = Values::outline(self);
+        values.fill_scales_and_bias(self);
+        let mut random = SplitMix64::new(self.seed, "noise");
+        let words = (self.in_features * self.bits.get()).div_ceil(32) * self.out_features;
+        let mut qweight = Vec::with_capacity(words + 1);
+        while qweight.len() < words {
+            let [a, b, c, d, e, f, g, h] = random.bits().to_le_bytes();
+            qweight.extend([u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]);
+        }
+        qweight.truncate(words);
+        values.assemble(self, name, qweight)
+    }
+
     /// A layer of the same kind with nothing in its weights: enough to ask who would run it, at a fraction of the
     /// cost.
     ///
@@ -208,15 +228,19 @@ impl Values {
                 *code = code_of(spread, max);
             }
         }
+        values.fill_scales_and_bias(case);
+        values
+    }
+
+    fn fill_scales_and_bias(&mut self, case: &Case) {
         let mut random = SplitMix64::new(case.seed, "scales");
-        for scale in &mut values.scales {
+        for scale in &mut self.scales {
             *scale = round(case.scale_dtype, 0.005 + 0.015 * random.unit());
         }
         let mut random = SplitMix64::new(case.seed, "bias");
-        if let Some(bias) = &mut values.bias {
+        if let Some(bias) = &mut self.bias {
             bias.fill_with(|| round(case.scale_dtype, random.normal()));
         }
-        values
     }
 
     /// Zero points and groups; codes and bias are 0, scales are 1.
@@ -256,6 +280,12 @@ impl Values {
                 }
             }
         }
+        self.assemble(case, name, qweight)
+    }
+
+    fn assemble(&self, case: &Case, name: &str, qweight: Vec<u32>) -> Result<QuantLinear> {
+        let Case { bits, packing, in_features: k, out_features: n, .. } = *case;
+        let word_rows = (k * bits.get()).div_ceil(32);
         let zero_words = (n * bits.get()).div_ceil(32);
         let qzeros: Vec<u32> =
             self.zeros.chunks_exact(n).flat_map(|zeros| encode_zeros(case, zeros)).collect();

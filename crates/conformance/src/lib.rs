@@ -29,6 +29,7 @@
 //! - [`Accuracy`]: how far an output may be from the oracle. A ratio to what rounding alone does, not a constant.
 //! - [`matrix`]: which cases are run. Every pair of factors, cut to what a backend accepts and filled up again.
 //! - [`checks`]: the contract, and [`suite!`], which makes a test of each part.
+//! - [`rig`]: a model of such layers and its calls, for checks that a backend adds of its own.
 //! - [`fake`]: a device in host memory that finds missing synchronisation, races and leaks every time.
 //!
 //! # Choices, and their price
@@ -43,9 +44,9 @@
 //!
 //! # What it does not promise
 //!
-//! Nothing is timed. Layers have at most a thousand rows and columns, so that what goes wrong only at the size of real
-//! models (indices past 2³¹, memory that runs out) is not seen. A backend that races only when a real device's timing
-//! allows it may pass: the fake device finds such faults, a GPU does not show them.
+//! Nothing is timed. Layers of the suite have at most some thousand rows and columns, so that what goes wrong only at the
+//! size of real models is not seen there: hold a backend for a device to [`checks::real_size`] too. A backend that races
+//! only when a real device's timing allows it may pass: the fake device finds such faults, a GPU does not show them.
 
 #![forbid(unsafe_code)]
 
@@ -59,7 +60,7 @@ mod layout;
 pub mod matrix;
 pub mod oracle;
 mod random;
-mod rig;
+pub mod rig;
 mod suite;
 mod target;
 

@@ -103,6 +103,43 @@ pub fn accepted_entries(mut accepts: impl FnMut(&Entry) -> bool) -> (Vec<Entry>,
     (chosen.iter().map(entry).collect(), declined)
 }
 
+/// Few of `entries`, so that what picks a kernel still occurs together: the format with M, with `g_idx` and with the type
+/// of x; every level of the other factors occurs once. Entries without rows, which start no kernel, are left out.
+pub fn sample(entries: &[Entry]) -> Vec<Entry> {
+    let mut rest: Vec<(Entry, Vec<String>)> = entries
+        .iter()
+        .filter(|entry| entry.rows > 0)
+        .map(|entry| {
+            let Case { bits, packing, group_size, sym, g_idx, in_features: k, out_features: n, .. } =
+                entry.case;
+            let features = vec![
+                format!("{bits} {packing}, M = {}", entry.rows),
+                format!("{bits} {packing}, g_idx {g_idx}"),
+                format!("{bits} {packing}, x {}", entry.x_dtype),
+                format!("group size {group_size}, sym {sym}, short {}", entry.case.short_last_group()),
+                format!("K = {k}"),
+                format!("N = {n}"),
+                format!("scales {}, bias {}, x {}", entry.case.scale_dtype, entry.case.bias, entry.x_dtype),
+            ];
+            (*entry, features)
+        })
+        .collect();
+    let mut chosen = Vec::new();
+    let mut covered: HashSet<String> = HashSet::new();
+    loop {
+        let gain = |features: &[String]| features.iter().filter(|one| !covered.contains(*one)).count();
+        let best = rest.iter().enumerate().max_by_key(|(_, (_, features))| gain(features));
+        match best {
+            Some((at, (_, features))) if gain(features) > 0 => {
+                let (entry, features) = rest.swap_remove(at);
+                chosen.push(entry);
+                covered.extend(features);
+            }
+            _ => return chosen,
+        }
+    }
+}
+
 /// Adds to `start` until every combination that `accepts` allows is there.
 fn covering(start: &[Levels], accepts: &mut dyn FnMut(&Entry) -> bool) -> Vec<Levels> {
     let mut random = SplitMix64::new(0, "matrix");
@@ -249,6 +286,22 @@ mod tests {
         assert!(first.iter().all(|entry| entry.case.is_legal()));
         assert!(first == entries());
         assert!((200..700).contains(&first.len()), "{} entries", first.len());
+    }
+
+    #[test]
+    fn a_sample_is_small_and_has_every_format_with_every_number_of_rows() {
+        let all = entries();
+        let few = sample(&all);
+        assert!(few.len() < all.len() / 3, "{} of {}", few.len(), all.len());
+        for (bits, packing) in FORMATS {
+            for rows in ROWS.into_iter().filter(|&rows| rows > 0) {
+                let has = few
+                    .iter()
+                    .any(|e| (e.case.bits, e.case.packing, e.rows) == (Bits::ALL[bits], packing, rows));
+                assert!(has, "{} {packing}, {rows} rows", Bits::ALL[bits]);
+            }
+        }
+        assert!(sample(&[]).is_empty());
     }
 
     #[test]

@@ -1,79 +1,56 @@
-//! Calls of a layer with everything around its tensors watched.
+//! A model of generated layers, and calls of them with everything around their tensors watched.
+//!
+//! The checks stand on it, and so can tests of what only one kind of device has, such as recorded graphs:
+//!
+//! ```
+//! use gptq_conformance::{Target, case::Case, fake, rig::Rig};
+//! use gptq_core::tensor::DType;
+//!
+//! let target = Target::new(fake::FULL, "fake:0")?;
+//! let rig = Rig::open(&target, &[Case::PLAIN], DType::F16, None)?;
+//! let mut context = rig.context()?;
+//! let x = rig.x(0, 3, DType::F16, 1); // 3 rows, seed 1
+//! let mut call = rig.call(0, &x)?;
+//! call.queue(&mut context).map_err(|error| error.to_string())?;
+//! context.synchronize().map_err(|error| error.to_string())?;
+//! rig.judge(0, &x, &call.output()?)?;
+//! # Ok::<(), String>(())
+//! ```
+
+mod call;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use gptq_core::device::{Context, DeviceBuffer, Memory};
-use gptq_core::post_init::{FinalizedModel, Layer};
-use gptq_core::tensor::{DType, TensorMut, TensorRef};
+use gptq_core::device::Context;
+use gptq_core::post_init::FinalizedModel;
+use gptq_core::tensor::DType;
 use gptq_core::{Error, QuantLinear};
 
 use crate::accuracy::{Accuracy, Activations};
 use crate::case::{Built, Case};
-use crate::element::decode;
 use crate::oracle::Dense;
+use crate::random::SplitMix64;
 use crate::target::Target;
 
-/// What fills the memory around tensors.
-const GUARD: u8 = 0x5A;
-/// What fills out before a call: NaN in every type.
-const UNWRITTEN: u8 = 0xFF;
-/// Elements before and after a tensor: 512 bytes of the narrowest type, so that the default offset is one to which
-/// devices align.
-const MARGIN: usize = 256;
+pub use call::{Call, Output};
+pub(crate) use call::{Failure, Offsets};
+
+/// Columns that are compared of a layer of noise.
+const SAMPLED_COLUMNS: usize = 64;
 
 /// A model of generated layers, and what its outputs have to be.
-pub(crate) struct Rig<'t> {
+pub struct Rig<'t> {
     target: &'t Target,
     pub(crate) model: FinalizedModel,
-    layers: Vec<(Case, Dense)>,
+    layers: Vec<Known>,
 }
 
-/// An output, and the call it came from.
-pub(crate) struct Output {
-    dtype: DType,
-    bytes: Vec<u8>,
-}
-
-/// Why a call gave no output.
-pub(crate) enum Failure {
-    /// It answered with an error, or one came at synchronisation.
-    Error(Error),
-    /// It did something that it must not do.
-    Wrong(String),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-/// Where tensors start in the memory that holds them, in elements.
-#[derive(Clone, Copy)]
-pub(crate) struct Offsets {
-    pub(crate) x: usize,
-    pub(crate) out: usize,
-}
-
-impl Offsets {
-    /// Where every device's vector loads are aligned.
-    pub(crate) const ALIGNED: Self = Self { x: MARGIN, out: MARGIN };
-}
-
-impl Output {
-    /// The elements as values.
-    pub(crate) fn values(&self) -> Vec<f64> {
-        decode(self.dtype, &self.bytes)
-    }
-
-    /// Where two outputs first differ in a bit.
-    pub(crate) fn first_difference(&self, other: &Self) -> Option<usize> {
-        if self.bytes.len() != other.bytes.len() {
-            return Some(0);
-        }
-        let byte = self.bytes.iter().zip(&other.bytes).position(|(a, b)| a != b)?;
-        Some(byte / self.dtype.size_bytes())
-    }
+/// What is known of a layer.
+struct Known {
+    case: Case,
+    /// The columns that `dense` holds; `None`: all of them.
+    columns: Option<Vec<usize>>,
+    dense: Dense,
 }
 
 /// The name of the layer at an index.
@@ -83,7 +60,10 @@ pub(crate) fn layer_name(index: usize) -> String {
 
 impl<'t> Rig<'t> {
     /// A model of one layer for each case.
-    pub(crate) fn open(
+    ///
+    /// # Errors
+    /// In words that name the cases, where a layer cannot be made or the target cannot open the model.
+    pub fn open(
         target: &'t Target,
         cases: &[Case],
         x_dtype: DType,
@@ -91,10 +71,31 @@ impl<'t> Rig<'t> {
     ) -> Result<Self, String> {
         let mut built = Vec::new();
         for (index, case) in cases.iter().enumerate() {
-            let made = case.build(&layer_name(index));
-            built.push(made.map_err(|error| format!("{case}: the layer cannot be made: {error}"))?);
+            built.push(case.build(&layer_name(index)).map_err(|error| not_made(case, &error))?);
         }
         Self::of(target, &built, x_dtype, max_input_length)
+    }
+
+    /// A model of one layer of [noise](Case::noise) for each case, of which 64 columns are compared: the first, the
+    /// last, and others anywhere. For the shapes of real models.
+    ///
+    /// # Errors
+    /// As [`Rig::open`].
+    pub fn of_noise(
+        target: &'t Target,
+        cases: &[Case],
+        x_dtype: DType,
+        max_input_length: Option<usize>,
+    ) -> Result<Self, String> {
+        let (mut packed, mut layers) = (Vec::new(), Vec::new());
+        for (index, case) in cases.iter().enumerate() {
+            let layer = case.noise(&layer_name(index)).map_err(|error| not_made(case, &error))?;
+            let columns = sampled(case);
+            let dense = Dense::of_layer(&layer, &columns).map_err(|error| not_made(case, &error))?;
+            packed.push(layer);
+            layers.push(Known { case: *case, columns: Some(columns), dense });
+        }
+        Self::assemble(target, layers, packed, x_dtype, max_input_length)
     }
 
     /// A model of layers that are made already.
@@ -104,13 +105,8 @@ impl<'t> Rig<'t> {
         x_dtype: DType,
         max_input_length: Option<usize>,
     ) -> Result<Self, String> {
-        Self::of_layers(
-            target,
-            built,
-            built.iter().map(|built| built.layer.clone()).collect(),
-            x_dtype,
-            max_input_length,
-        )
+        let packed = built.iter().map(|built| built.layer.clone()).collect();
+        Self::of_layers(target, built, packed, x_dtype, max_input_length)
     }
 
     /// A model of `packed`, which must behave as the layers in `built` do.
@@ -121,16 +117,35 @@ impl<'t> Rig<'t> {
         x_dtype: DType,
         max_input_length: Option<usize>,
     ) -> Result<Self, String> {
+        let known =
+            |built: &Built| Known { case: built.case, columns: None, dense: Dense::of_values(&built.values) };
+        Self::assemble(target, built.iter().map(known).collect(), packed, x_dtype, max_input_length)
+    }
+
+    fn assemble(
+        target: &'t Target,
+        layers: Vec<Known>,
+        packed: Vec<QuantLinear>,
+        x_dtype: DType,
+        max_input_length: Option<usize>,
+    ) -> Result<Self, String> {
         let model = target.open(packed, Some(x_dtype), max_input_length).map_err(|error| {
-            let cases: Vec<String> = built.iter().map(|built| built.case.to_string()).collect();
+            let cases: Vec<String> = layers.iter().map(|known| known.case.to_string()).collect();
             format!("{}: post_init failed: {}", cases.join("; "), error.report())
         })?;
-        let layers = built.iter().map(|built| (built.case, Dense::of_values(&built.values))).collect();
         Ok(Self { target, model, layers })
     }
 
+    /// The model.
+    pub fn model(&self) -> &FinalizedModel {
+        &self.model
+    }
+
     /// A context of the model.
-    pub(crate) fn context(&self) -> Result<Context, String> {
+    ///
+    /// # Errors
+    /// In words, where there is no memory or no stream.
+    pub fn context(&self) -> Result<Context, String> {
         self.model.context().map_err(|error| format!("no context: {}", error.report()))
     }
 
@@ -145,16 +160,29 @@ impl<'t> Rig<'t> {
         made.map_err(|error| format!("no context of {scratch_bytes} bytes: {}", error.report()))
     }
 
-    /// x for a layer.
-    pub(crate) fn x(&self, index: usize, rows: usize, dtype: DType, seed: u64) -> Activations {
-        let columns = self.layers.get(index).map_or(0, |(_, dense)| dense.rows());
+    /// x `[rows, K]` for the layer at `index`, of the normal distribution.
+    pub fn x(&self, index: usize, rows: usize, dtype: DType, seed: u64) -> Activations {
+        let columns = self.layers.get(index).map_or(0, |known| known.dense.rows());
         Activations::normal([rows, columns], dtype, seed)
     }
 
     /// The kind of a call, for messages.
-    pub(crate) fn describe(&self, index: usize, x: &Activations) -> String {
-        let case = self.layers.get(index).map(|(case, _)| case.to_string()).unwrap_or_default();
+    pub fn describe(&self, index: usize, x: &Activations) -> String {
+        let case = self.layers.get(index).map(|known| known.case.to_string()).unwrap_or_default();
         format!("{case}; x {} [{}, {}]", x.dtype(), x.shape()[0], x.shape()[1])
+    }
+
+    /// A call of the layer at `index`, its x and its out in place, nothing queued yet.
+    ///
+    /// # Errors
+    /// In words that name the case, where there is no memory for them.
+    pub fn call(&self, index: usize, x: &Activations) -> Result<Call<'_>, String> {
+        self.call_at(index, x, Offsets::ALIGNED).map_err(|error| self.explain(index, x, error.into()))
+    }
+
+    fn call_at(&self, index: usize, x: &Activations, offsets: Offsets) -> Result<Call<'_>, Error> {
+        let layer = self.model.layer(&layer_name(index))?;
+        Call::place(layer, self.model.memory().map(|memory| &**memory), x, offsets, self.describe(index, x))
     }
 
     /// Runs a layer.
@@ -168,7 +196,10 @@ impl<'t> Rig<'t> {
     }
 
     /// Runs a layer and holds the output to the oracle.
-    pub(crate) fn forward_right(
+    ///
+    /// # Errors
+    /// In words that name the case, and what was expected and found.
+    pub fn forward_right(
         &self,
         index: usize,
         x: &Activations,
@@ -191,36 +222,43 @@ impl<'t> Rig<'t> {
 
     /// A failure, in words that name the case.
     pub(crate) fn explain(&self, index: usize, x: &Activations, failure: Failure) -> String {
-        match failure {
-            Failure::Error(error) => {
-                format!("{}: forward failed: {}", self.describe(index, x), error.report())
-            }
-            Failure::Wrong(problem) => format!("{}: {problem}", self.describe(index, x)),
-        }
+        failure.explain(&self.describe(index, x))
     }
 
     /// Holds an output to the oracle, and says which part of the bound its error is.
-    pub(crate) fn judge(&self, index: usize, x: &Activations, output: &Output) -> Result<f64, String> {
+    ///
+    /// # Errors
+    /// In words that name the case, and what was expected and found, where it is over the bound.
+    pub fn judge(&self, index: usize, x: &Activations, output: &Output) -> Result<f64, String> {
         self.judge_values(index, x, &output.values())
     }
 
     /// Holds values to the oracle, and says which part of the bound their error is.
     pub(crate) fn judge_values(&self, index: usize, x: &Activations, values: &[f64]) -> Result<f64, String> {
-        let Some((_, dense)) = self.layers.get(index) else { return Err(format!("no layer {index}")) };
-        let judged = Accuracy::of(dense, x, self.target.weights(), values);
+        let Some(Known { case, columns, dense }) = self.layers.get(index) else {
+            return Err(format!("no layer {index}"));
+        };
+        let judged = match columns {
+            None => Accuracy::of(dense, x, self.target.weights(), values),
+            Some(columns) => {
+                let rows = values.chunks_exact(case.out_features);
+                let of_row = |row: &[f64]| columns.iter().map(|&column| row[column]).collect::<Vec<_>>();
+                let chosen: Vec<f64> = rows.flat_map(of_row).collect();
+                Accuracy::of(dense, x, self.target.weights(), &chosen)
+            }
+        };
         if judged.holds() {
             return Ok(if judged.error == 0.0 { 0.0 } else { judged.error / judged.bound });
         }
-        let columns = dense.columns().max(1);
+        let (row, column) = (judged.worst / dense.columns().max(1), judged.worst % dense.columns().max(1));
         Err(format!(
             "{}: relative error {:.3e}, expected at most {:.3e} (rounding alone makes {:.3e}); the element farthest \
-             off is [{}, {}], expected {}, found {}",
+             off is [{row}, {}], expected {}, found {}",
             self.describe(index, x),
             judged.error,
             judged.bound,
             judged.floor,
-            judged.worst / columns,
-            judged.worst % columns,
+            columns.as_ref().map_or(column, |columns| columns[column]),
             judged.expected,
             judged.found,
         ))
@@ -234,118 +272,58 @@ impl<'t> Rig<'t> {
         context: &mut Context,
         offsets: Offsets,
     ) -> Result<Output, Failure> {
-        let layer = self.model.layer(&layer_name(index))?;
-        let (dtype, [rows, _], n) = (x.dtype(), x.shape(), layer.info().out_features);
-        let size = dtype.size_bytes();
-
-        let mut x_memory = Framed::new(dtype, offsets.x, &x.to_bytes());
-        let mut out_memory = Framed::new(dtype, offsets.out, &vec![UNWRITTEN; rows * n * size]);
-        let x_before = x_memory.bytes().to_vec();
-        let call = Call { layer, dtype, x_shape: x.shape(), out_shape: [rows, n] };
+        let mut call = self.call_at(index, x, offsets)?;
         // A panic of the backend becomes a failure that names the case. What it left half done is not looked at.
-        catch_unwind(AssertUnwindSafe(|| match self.model.memory() {
-            None => call.on_host(&x_memory, &mut out_memory, context),
-            Some(memory) => call.on_device(&**memory, &mut x_memory, &mut out_memory, context),
-        }))
-        .map_err(|_| Failure::Wrong("forward panicked".into()))??;
+        catch_unwind(AssertUnwindSafe(|| call.queue(context).and_then(|()| context.synchronize())))
+            .map_err(|_| Failure::Wrong("forward panicked".into()))??;
+        call.collect()
+    }
+}
 
-        if x_memory.bytes() != x_before {
-            return Err(Failure::Wrong("x was written to".into()));
+fn not_made(case: &Case, error: &Error) -> String {
+    format!("{case}: the layer cannot be made: {error}")
+}
+
+/// Columns of a layer: both ends, and others anywhere, in order.
+fn sampled(case: &Case) -> Vec<usize> {
+    let n = case.out_features;
+    if n <= SAMPLED_COLUMNS {
+        return (0..n).collect();
+    }
+    let mut random = SplitMix64::new(case.seed, "columns");
+    let mut columns = vec![0, 1, n - 2, n - 1];
+    while columns.len() < SAMPLED_COLUMNS {
+        let column = random.below(n);
+        if !columns.contains(&column) {
+            columns.push(column);
         }
-        if let Some(at) = out_memory.broken_guard() {
-            let len = out_memory.inner().len();
-            return Err(Failure::Wrong(format!(
-                "out has {len} bytes, and byte {at} from its start was written"
-            )));
-        }
-        let unwritten = |element: &[u8]| element.iter().all(|&byte| byte == UNWRITTEN);
-        if let Some(at) = out_memory.inner().chunks_exact(size).position(unwritten) {
-            return Err(Failure::Wrong(format!("out [{}, {}] was not written", at / n, at % n)));
-        }
-        Ok(Output { dtype, bytes: out_memory.inner().to_vec() })
     }
+    columns.sort_unstable();
+    columns
 }
 
-struct Call<'a> {
-    layer: &'a Layer,
-    dtype: DType,
-    x_shape: [usize; 2],
-    out_shape: [usize; 2],
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
 
-impl Call<'_> {
-    fn on_host(&self, x: &Framed, out: &mut Framed, context: &mut Context) -> Result<(), Error> {
-        let x = TensorRef::from_bytes(self.dtype, self.x_shape, x.inner())?;
-        let mut out = TensorMut::from_bytes(self.dtype, self.out_shape, out.inner_mut())?;
-        self.layer.forward(&x, &mut out, context)?;
-        context.synchronize()
-    }
+    #[test]
+    fn noise_is_held_to_the_columns_that_were_read_back() {
+        let target = Target::new(fake::FULL, "fake:0").unwrap();
+        let case = Case { sym: false, bias: true, out_features: 200, ..Case::PLAIN };
+        let rig = Rig::of_noise(&target, &[case], DType::F16, None).unwrap();
+        let x = rig.x(0, 3, DType::F16, 1);
+        let output = rig.forward_right(0, &x, &mut rig.context().unwrap()).unwrap();
 
-    fn on_device(
-        &self,
-        memory: &dyn Memory,
-        x: &mut Framed,
-        out: &mut Framed,
-        context: &mut Context,
-    ) -> Result<(), Error> {
-        let x_buffer = uploaded(memory, x.bytes())?;
-        let mut out_buffer = uploaded(memory, out.bytes())?;
-        {
-            let x = TensorRef::on_device(self.dtype, self.x_shape, &*x_buffer, x.offset)?;
-            let mut out = TensorMut::on_device(self.dtype, self.out_shape, &mut *out_buffer, out.offset)?;
-            self.layer.forward(&x, &mut out, context)?;
-        }
-        context.synchronize()?;
-        memory.download(&*x_buffer, 0, x.bytes_mut())?;
-        memory.download(&*out_buffer, 0, out.bytes_mut())
-    }
-}
-
-fn uploaded(memory: &dyn Memory, bytes: &[u8]) -> Result<Box<dyn DeviceBuffer>, Error> {
-    let mut buffer = memory.allocate(bytes.len())?;
-    memory.upload(bytes, &mut *buffer, 0)?;
-    Ok(buffer)
-}
-
-/// A tensor's bytes between guards, aligned for any element type.
-struct Framed {
-    words: Vec<u64>,
-    offset: usize,
-    len: usize,
-}
-
-impl Framed {
-    /// `inner` from element `offset` on, and a margin after it.
-    fn new(dtype: DType, offset: usize, inner: &[u8]) -> Self {
-        let (offset, len) = (offset * dtype.size_bytes(), inner.len());
-        let bytes = offset + len + MARGIN * dtype.size_bytes();
-        let mut framed = Self { words: vec![u64::from_ne_bytes([GUARD; 8]); bytes.div_ceil(8)], offset, len };
-        framed.inner_mut().copy_from_slice(inner);
-        framed
-    }
-
-    fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.words)
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.words)
-    }
-
-    fn inner(&self) -> &[u8] {
-        &self.bytes()[self.offset..][..self.len]
-    }
-
-    fn inner_mut(&mut self) -> &mut [u8] {
-        let (offset, len) = (self.offset, self.len);
-        &mut self.bytes_mut()[offset..][..len]
-    }
-
-    /// Where a guard byte was overwritten, counted from the start of the tensor.
-    fn broken_guard(&self) -> Option<i128> {
-        let inner = self.offset..self.offset + self.len;
-        let broken =
-            self.bytes().iter().enumerate().find(|(at, byte)| !inner.contains(at) && **byte != GUARD)?;
-        Some(broken.0 as i128 - self.offset as i128)
+        let columns = sampled(&case);
+        assert_eq!((columns.len(), columns[0], columns[63]), (64, 0, 199));
+        let mut values = output.values();
+        values[2 * 200 + columns[40]] += 1.0;
+        let problem = rig.judge_values(0, &x, &values).unwrap_err();
+        assert!(problem.contains(&format!("[2, {}]", columns[40])), "{problem}");
+        let between = (0..200).find(|column| !columns.contains(column)).unwrap();
+        let mut values = output.values();
+        values[between] += 1.0;
+        assert!(rig.judge_values(0, &x, &values).is_ok(), "a column that is not looked at");
     }
 }

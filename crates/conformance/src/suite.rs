@@ -15,14 +15,6 @@
 /// `GPTQ_REQUIRE_DEVICE` set, they fail.
 #[macro_export]
 macro_rules! suite {
-    (@tests $company:ident { $($name:ident => $check:ident,)* }) => {
-        $(
-            #[test]
-            fn $name() {
-                check(stringify!($name), $crate::Company::$company, $crate::checks::$check);
-            }
-        )*
-    };
     ($registration:expr $(,)?) => {
         $crate::suite!($registration, device = "cpu", weights = Exact);
     };
@@ -44,27 +36,59 @@ macro_rules! suite {
                 }
             }
 
-            $crate::suite!(@tests Others {
-                every_pair_of_factors_is_within_the_bound => every_pair_of_factors,
-                any_number_of_rows_is_right => any_number_of_rows,
-                a_row_of_nan_spoils_no_other_row => a_row_of_nan_spoils_no_other,
-                the_bias_is_added_once_to_every_row => bias,
-                rows_in_act_order_find_their_groups => act_order,
-                out_is_written_whole_and_nothing_beside_it => out_is_written_whole,
-                the_same_input_gives_the_same_bits => same_bits_every_time,
-                zero_points_mean_the_same_in_every_encoding => zero_encodings,
-                an_index_without_order_changes_nothing => g_idx_without_order,
-                converting_twice_is_converting_once => converting_twice,
-                packed_layers_stay_as_they_were => packed_layers_stay,
-                the_maximum_input_length_changes_between_calls => length_changes_between_calls,
-                the_maximum_input_length_changes_while_threads_run => length_changes_under_threads,
-                a_context_with_little_scratch_is_still_right => little_scratch,
-                threads_share_a_model_with_contexts_of_their_own => threads_share_a_model,
-                two_models_in_one_process_never_meet => two_models,
-            });
-            $crate::suite!(@tests Nobody {
-                dropping_a_model_frees_what_it_held => dropping_frees,
-            });
+            $crate::contract!(contract_tests);
         }
+    };
+}
+
+/// Every part of the contract: a sentence, the check that holds it, and whether it bears company. [`suite!`] and
+/// [`CONTRACT`](crate::checks::CONTRACT) are both made of it, by a macro of this crate that takes it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! contract {
+    ($maker:ident) => {
+        $crate::$maker! {
+            every_pair_of_factors_is_within_the_bound => every_pair_of_factors, Others;
+            any_number_of_rows_is_right => any_number_of_rows, Others;
+            a_row_of_nan_spoils_no_other_row => a_row_of_nan_spoils_no_other, Others;
+            the_bias_is_added_once_to_every_row => bias, Others;
+            rows_in_act_order_find_their_groups => act_order, Others;
+            out_is_written_whole_and_nothing_beside_it => out_is_written_whole, Others;
+            the_same_input_gives_the_same_bits => same_bits_every_time, Others;
+            zero_points_mean_the_same_in_every_encoding => zero_encodings, Others;
+            an_index_without_order_changes_nothing => g_idx_without_order, Others;
+            converting_twice_is_converting_once => converting_twice, Others;
+            packed_layers_stay_as_they_were => packed_layers_stay, Others;
+            the_maximum_input_length_changes_between_calls => length_changes_between_calls, Others;
+            the_maximum_input_length_changes_while_threads_run => length_changes_under_threads, Others;
+            a_context_with_little_scratch_is_still_right => little_scratch, Others;
+            threads_share_a_model_with_contexts_of_their_own => threads_share_a_model, Others;
+            two_models_in_one_process_never_meet => two_models, Others;
+            two_models_get_calls_by_turns_and_none_waits => queued_by_turns, Others;
+            two_threads_queue_calls_on_two_streams => queued_by_threads, Others;
+            dropping_a_model_frees_what_it_held => dropping_frees, Nobody;
+            memory_that_runs_out_is_an_error_and_leaves_nothing => memory_runs_out, Nobody;
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! contract_tests {
+    ($($name:ident => $check:ident, $company:ident;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                check(stringify!($name), $crate::Company::$company, $crate::checks::$check);
+            }
+        )*
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! contract_table {
+    ($($name:ident => $check:ident, $company:ident;)*) => {
+        &[$((stringify!($name), $crate::Company::$company, $crate::checks::$check)),*]
     };
 }

@@ -221,7 +221,12 @@ pub enum Company {
 ///
 /// # Errors
 /// What the check answers.
-pub fn run(target: &Target, name: &str, company: Company, check: Check) -> Result<Summary, String> {
+pub fn run(
+    target: &Target,
+    name: &str,
+    company: Company,
+    check: impl FnOnce(&Target) -> Result<Summary, String>,
+) -> Result<Summary, String> {
     let (mut shared, mut exclusive) = (None, None);
     match company {
         Company::Others => shared = Some(ALONE.read().unwrap_or_else(PoisonError::into_inner)),

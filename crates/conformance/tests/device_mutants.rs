@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a backend that exists to be wrong, inside a test")]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gptq_conformance::fake::{self, Access, FakeBuffer, FakeStream, Use};
 use gptq_conformance::{Target, checks};
 use gptq_core::backend::{Backend, BackendId, LayerId, LayerSource, Linear, Options, Outcome, Registration};
 use gptq_core::device::{Context, Device, Memory};
 use gptq_core::tensor::{DataMut, DataRef, TensorMut, TensorRef};
-use gptq_core::{QuantLinear, Result};
+use gptq_core::{Error, QuantLinear, Result};
 
 /// What is wrong with a backend on the fake device; the rest of it is `fake::FULL`.
 #[derive(Clone, Copy, PartialEq)]
@@ -20,16 +20,25 @@ enum Fault {
     SharesScratch,
     Leaks,
     FailsLate,
+    SharesScratchWithAllModels,
+    KeepsWhatItGotBeforeItFailed,
+    SaysSomethingElse,
 }
 
-const FAULTS: [Fault; 6] = [
+const FAULTS: [Fault; 9] = [
     Fault::WritesBeyondOut,
     Fault::WritesBeforeOut,
     Fault::WritesToX,
     Fault::SharesScratch,
     Fault::Leaks,
     Fault::FailsLate,
+    Fault::SharesScratchWithAllModels,
+    Fault::KeepsWhatItGotBeforeItFailed,
+    Fault::SaysSomethingElse,
 ];
+
+/// A buffer that all models of the process write to.
+static SHARED: OnceLock<Arc<FakeBuffer>> = OnceLock::new();
 
 struct Wrapped<const FAULT: usize> {
     inner: Box<dyn Backend>,
@@ -49,7 +58,7 @@ fn wrapped<const FAULT: usize>() -> Target {
     let registration =
         Registration::new(BackendId::new("mutant"), fake::FULL.capabilities, open_wrapped::<FAULT>);
     // A device for each, so that what one leaks is no other's loss.
-    Target::new(registration, &format!("fake:{}", 10 + FAULT % 6)).unwrap()
+    Target::new(registration, &format!("fake:{FAULT}")).unwrap()
 }
 
 impl<const FAULT: usize> Backend for Wrapped<FAULT> {
@@ -59,9 +68,27 @@ impl<const FAULT: usize> Backend for Wrapped<FAULT> {
 
     fn init_buffers(&mut self, layers: &mut LayerSource<'_>) -> Result<Vec<(LayerId, Box<dyn Linear>)>> {
         let fault = FAULTS[FAULT];
-        let memory = fake::FakeMemory::new(fake::device(10 + FAULT % 6).unwrap());
+        let memory = fake::FakeMemory::new(fake::device(FAULT).unwrap());
         let scratch = Arc::new(memory.buffer(64)?);
-        let ready = self.inner.init_buffers(layers)?;
+        let scratch = match fault {
+            Fault::SharesScratchWithAllModels => Arc::clone(SHARED.get_or_init(|| scratch)),
+            _ => scratch,
+        };
+        let kept = match fault {
+            Fault::KeepsWhatItGotBeforeItFailed => Some(memory.buffer(3 << 20)?),
+            _ => None,
+        };
+        let ready = match (fault, self.inner.init_buffers(layers)) {
+            (Fault::KeepsWhatItGotBeforeItFailed, Err(error)) => {
+                std::mem::forget(kept);
+                return Err(error);
+            }
+            (Fault::SaysSomethingElse, Err(error)) => {
+                let message = error.to_string();
+                return Err(Error::Backend { backend: BackendId::new("mutant"), message, source: None });
+            }
+            (_, ready) => ready?,
+        };
         let wrap = |(id, inner): (LayerId, Box<dyn Linear>)| {
             let inner: Arc<dyn Linear> = Arc::from(inner);
             if fault == Fault::Leaks {
@@ -109,9 +136,9 @@ impl Linear for WrappedLinear {
                 DataRef::Device(x, offset) => write(FakeBuffer::of(x, "mutant")?, offset),
                 DataRef::Host(_) => panic!("x is on the device"),
             },
-            Fault::SharesScratch => write(&self.scratch, 0),
+            Fault::SharesScratch | Fault::SharesScratchWithAllModels => write(&self.scratch, 0),
             Fault::FailsLate => stream.launch("mutant", &[], || Err("no luck".into())),
-            Fault::Leaks => Ok(()),
+            Fault::Leaks | Fault::KeepsWhatItGotBeforeItFailed | Fault::SaysSomethingElse => Ok(()),
         }
     }
 
@@ -137,7 +164,12 @@ fn faults_that_only_a_device_can_have_are_caught() {
         WritesBeforeOut by out_is_written_whole;
         WritesToX by out_is_written_whole;
         SharesScratch by threads_share_a_model;
+        SharesScratch by queued_by_threads;
+        SharesScratchWithAllModels by queued_by_turns;
         Leaks by dropping_frees;
         FailsLate by any_number_of_rows;
+        FailsLate by queued_by_turns;
+        KeepsWhatItGotBeforeItFailed by memory_runs_out;
+        SaysSomethingElse by memory_runs_out;
     }
 }

@@ -303,26 +303,7 @@ fn the_table_of_faults_is_in_the_order_of_the_enum() {
 #[test]
 fn a_backend_without_fault_passes() {
     let sound = mutant::<{ Fault::None as usize }>();
-    for check in [
-        every_pair_of_factors,
-        any_number_of_rows,
-        a_row_of_nan_spoils_no_other,
-        bias,
-        act_order,
-        out_is_written_whole,
-        same_bits_every_time,
-        zero_encodings,
-        g_idx_without_order,
-        converting_twice,
-        packed_layers_stay,
-        length_changes_between_calls,
-        length_changes_under_threads,
-        little_scratch,
-        threads_share_a_model,
-        two_models,
-        dropping_frees,
-    ] as [Check; 17]
-    {
+    for (_, _, check) in CONTRACT {
         check(&sound).unwrap();
     }
 }
@@ -339,7 +320,7 @@ fn wrong_zero_points_are_caught() {
 #[test]
 fn wrong_groups_are_caught() {
     caught! {
-        IndexIgnored by every_pair_of_factors, act_order;
+        IndexIgnored by every_pair_of_factors, few_of_every_kind, act_order;
         ShortGroupDropped by every_pair_of_factors;
         LastGroupDropped by every_pair_of_factors, act_order;
         ScalesNarrowed by every_pair_of_factors;
@@ -349,7 +330,7 @@ fn wrong_groups_are_caught() {
 #[test]
 fn wrong_rows_and_columns_are_caught() {
     caught! {
-        BiasForgotten by every_pair_of_factors, bias;
+        BiasForgotten by every_pair_of_factors, few_of_every_kind, bias;
         BiasAddedToEachPiece by bias;
         SecondRowIsTheFirst by every_pair_of_factors, any_number_of_rows, a_row_of_nan_spoils_no_other;
         LastColumnsNotWritten by every_pair_of_factors, out_is_written_whole;
@@ -361,8 +342,8 @@ fn wrong_rows_and_columns_are_caught() {
 #[test]
 fn what_is_shared_and_must_not_be_is_caught() {
     caught! {
-        ScratchShared by threads_share_a_model;
-        StateOfTheProcess by two_models;
+        ScratchShared by threads_share_a_model, queued_by_threads;
+        StateOfTheProcess by two_models, queued_by_turns;
     }
 }
 
@@ -374,4 +355,28 @@ fn wrong_arithmetic_and_wrong_demands_are_caught() {
         WantsAlignment by out_is_written_whole;
         ScratchNeverEnough by little_scratch;
     }
+}
+
+#[test]
+fn faults_show_in_layers_of_which_columns_are_sampled() {
+    let judged = |target: &Target| real_size(target, [384, 200]);
+    let summary = judged(&mutant::<{ Fault::None as usize }>()).unwrap();
+    assert!(summary.ran == 36 && summary.worst.is_some_and(|worst| worst < 1.0), "{summary}");
+    for (name, target) in [
+        ("LastGroupDropped", mutant::<{ Fault::LastGroupDropped as usize }>()),
+        ("LastColumnsNotWritten", mutant::<{ Fault::LastColumnsNotWritten as usize }>()),
+        ("SumsInF16", mutant::<{ Fault::SumsInF16 as usize }>()),
+        ("BitsOfTheMoment", mutant::<{ Fault::BitsOfTheMoment as usize }>()),
+    ] {
+        let problem = judged(&target).expect_err(name);
+        assert!(problem.contains("K = 384") && problem.contains("N = 200"), "{name}: {problem}");
+    }
+}
+
+#[test]
+fn calls_of_sampled_layers_are_queued_too() {
+    let sound = mutant::<{ Fault::None as usize }>();
+    assert!(queued_by_turns_at(&sound, [384, 200]).unwrap().ran > 0);
+    assert!(queued_by_threads_at(&sound, [384, 200]).unwrap().ran > 0);
+    assert!(queued_by_threads_at(&mutant::<{ Fault::ScratchShared as usize }>(), [384, 200]).is_err());
 }

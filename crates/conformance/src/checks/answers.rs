@@ -5,7 +5,7 @@ use gptq_core::tensor::DType;
 
 use crate::accuracy::Activations;
 use crate::case::{Case, GIdx};
-use crate::matrix::accepted_entries;
+use crate::matrix::{Entry, accepted_entries, sample};
 use crate::rig::{Offsets, Rig};
 use crate::target::{Summary, Target};
 
@@ -35,6 +35,32 @@ pub fn every_pair_of_factors(target: &Target) -> Result<Summary, String> {
         0 => Err(format!("the backend accepts none of {declined} cases: it cannot be tested")),
         ran => Ok(Summary { declined, worst: Some(worst), ..Summary::ran(ran) }),
     }
+}
+
+/// A [sample] of the case matrix: what picks a kernel, in few small calls. For tools that slow a device down a hundred
+/// times; [`every_pair_of_factors`] has all of it, so that it is not in [`CONTRACT`](super::CONTRACT).
+///
+/// One model for each type of x holds all layers, since tools look at a kernel anew whenever a model loads it.
+pub fn few_of_every_kind(target: &Target) -> Result<Summary, String> {
+    let (entries, declined) = accepted_entries(|entry| target.accepts(&entry.case, entry.x_dtype).is_ok());
+    let mut summary = Summary { declined, ..Summary::default() };
+    let mut worst = 0.0f64;
+    for dtype in DType::ALL {
+        let few: Vec<Entry> = sample(&entries).into_iter().filter(|entry| entry.x_dtype == dtype).collect();
+        if few.is_empty() {
+            continue;
+        }
+        let cases: Vec<Case> = few.iter().map(|entry| entry.case).collect();
+        let rig = Rig::open(target, &cases, dtype, None)?;
+        let mut context = rig.context()?;
+        for (index, entry) in few.iter().enumerate() {
+            let x = rig.x(index, entry.rows, dtype, entry.case.seed);
+            let output = rig.forward(index, &x, &mut context)?;
+            worst = worst.max(rig.judge(index, &x, &output)?);
+            summary.ran += 1;
+        }
+    }
+    Ok(Summary { worst: Some(worst), ..summary })
 }
 
 /// M from 0 to 2049: no row, one row, both sides of every size at which kernels change, more rows than any tile; and

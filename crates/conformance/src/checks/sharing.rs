@@ -1,4 +1,4 @@
-//! Threads, models side by side, and what is left after them.
+//! Threads, and models side by side.
 
 use std::sync::Barrier;
 use std::thread::ScopedJoinHandle;
@@ -124,46 +124,4 @@ fn larger(target: &Target, small: &Case, dtype: DType) -> Case {
     };
     let accepted = |case: &Case| case.is_legal() && target.accepts(case, dtype).is_ok();
     if accepted(&large) { large } else { Case { seed: 45, ..*small } }
-}
-
-/// Dropping a model gives back what it held, where the device tells how much is free.
-///
-/// A device's allocator may keep pools, so the first model is not counted; and other processes may use the device, so
-/// that a leak counts only when it shows three times.
-pub fn dropping_frees(target: &Target) -> Result<Summary, String> {
-    const MODELS: usize = 6;
-    let Some((cases, dtype)) = two_layers(target, 46) else { return Ok(Summary::declined(1)) };
-    // Enough layers to stand out from the granularity of allocators.
-    let cases: Vec<Case> = cases.iter().copied().cycle().take(96).collect();
-
-    let warm = Rig::open(target, &cases, dtype, Some(64))?;
-    let Some(memory) = warm.model.memory().cloned().filter(|memory| memory.available_bytes().is_some())
-    else {
-        return Ok(Summary {
-            skipped: Some("the device does not tell how much memory is free".into()),
-            ..Summary::default()
-        });
-    };
-    let report = warm.model.memory_report();
-    let held = report.layer_bytes + report.buffers.iter().map(|buffer| buffer.bytes).sum::<usize>();
-    drop(warm);
-
-    let available = || memory.available_bytes().unwrap_or(0);
-    let mut lost = 0;
-    for _ in 0..3 {
-        let before = available();
-        for _ in 0..MODELS {
-            let rig = Rig::open(target, &cases, dtype, Some(64))?;
-            let mut context = rig.context()?;
-            rig.forward_right(0, &rig.x(0, 3, dtype, 47), &mut context)?;
-        }
-        lost = before.saturating_sub(available());
-        if lost <= MODELS * held / 8 {
-            return Ok(Summary::ran(MODELS));
-        }
-    }
-    Err(format!(
-        "{MODELS} models were opened, run and dropped, each holding {held} bytes on the device, and {lost} bytes are \
-         still gone"
-    ))
 }

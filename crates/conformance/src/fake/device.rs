@@ -19,7 +19,7 @@ pub const DEVICES: usize = 16;
 /// What is read where nothing was written yet: NaN in every type of activation.
 pub const POISON: u8 = 0xFF;
 /// What a device has until someone says otherwise.
-const CAPACITY_BYTES: usize = 1 << 30;
+const CAPACITY_BYTES: usize = 256 << 20;
 
 /// A fake device. Its settings and its memory belong to the process.
 pub struct FakeDevice {
