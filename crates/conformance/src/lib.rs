@@ -65,4 +65,4 @@ mod suite;
 mod target;
 
 pub use accuracy::{Accuracy, Activations, WeightRounding};
-pub use target::{Check, Company, Summary, Target, run};
+pub use target::{Check, Company, Summary, Target, attempt, run};

@@ -216,14 +216,31 @@ pub enum Company {
     Nobody,
 }
 
-/// Runs a check as a test does: prints what it did, and skips it, with the reason, where the device cannot be used on
-/// this machine. With the environment variable `GPTQ_REQUIRE_DEVICE` set, that is an error too.
+/// Runs a check as a test does: [`attempt`], and then a line that says what was done or why nothing was.
 ///
 /// # Errors
-/// What the check answers.
+/// As [`attempt`].
 pub fn run(
     target: &Target,
     name: &str,
+    company: Company,
+    check: impl FnOnce(&Target) -> Result<Summary, String>,
+) -> Result<Summary, String> {
+    let summary = attempt(target, company, check)?;
+    // Straight to the stream: the harness would swallow what a passing test prints, and a skipped test passes.
+    let line = format!("{} on {}, {name}: {summary}\n", target.registration.id, target.device);
+    // A closed stream is no reason to fail.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    Ok(summary)
+}
+
+/// Runs a check in the company that it bears, and skips it, with the reason, where the device cannot be used on this
+/// machine. With the environment variable `GPTQ_REQUIRE_DEVICE` set, that is an error too.
+///
+/// # Errors
+/// What the check answers.
+pub fn attempt(
+    target: &Target,
     company: Company,
     check: impl FnOnce(&Target) -> Result<Summary, String>,
 ) -> Result<Summary, String> {
@@ -240,11 +257,5 @@ pub fn run(
         Err(rejection) => Ok(Summary { skipped: Some(rejection.to_string()), ..Summary::default() }),
     };
     drop((shared.take(), exclusive.take()));
-    let summary =
-        summary.map_err(|problem| format!("{} on {}: {problem}", target.registration.id, target.device))?;
-    // Straight to the stream: the harness would swallow what a passing test prints, and a skipped test passes.
-    let line = format!("{} on {}, {name}: {summary}\n", target.registration.id, target.device);
-    // A closed stream is no reason to fail.
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    Ok(summary)
+    summary.map_err(|problem| format!("{} on {}: {problem}", target.registration.id, target.device))
 }

@@ -4,7 +4,22 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gptq_core::tensor::DType;
 use safetensors::{Dtype, SafeTensors};
+
+/// For each dtype of x and the output, the largest relative error in the Frobenius norm. The peer computes in f32;
+/// rounding x and the output costs some 3e-4 in f16 and 2.4e-3 in bf16.
+pub const TOLERANCES: Tolerances = [(DType::F32, 1e-5), (DType::F16, 1e-3), (DType::BF16, 4e-3)];
+
+/// The same where weights are rounded to the type of x before they are multiplied.
+pub const TOLERANCES_OF_ROUNDED_WEIGHTS: Tolerances =
+    [(DType::F32, 1e-5), (DType::F16, 1e-3), (DType::BF16, 5e-3)];
+
+/// A dtype, and the largest relative error in it.
+pub type Tolerances = [(DType, f64); 3];
+
+/// Batches that a golden may hold, as tensors `LAYER.x_mROWS` and `LAYER.y_mROWS`.
+pub const ROWS: [usize; 3] = [1, 7, 64];
 
 /// The folder with `checkpoints/` and `goldens/`: `GPTQ_FIXTURES`, or what is committed.
 pub fn fixtures() -> PathBuf {

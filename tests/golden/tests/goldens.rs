@@ -5,22 +5,11 @@
 use gptq_core::checkpoint::{Checkpoint, SettledBy, Severity, StoredTensor};
 use gptq_core::device::Device;
 use gptq_core::post_init::FinalizedModel;
-use gptq_core::tensor::DType;
 use gptq_core::{QuantLinear, StoredDtype};
-use gptq_tests_golden::golden::{Golden, checkpoint_dir, names};
+use gptq_tests_golden::golden::{
+    Golden, ROWS, TOLERANCES, TOLERANCES_OF_ROUNDED_WEIGHTS, Tolerances, checkpoint_dir, names,
+};
 use gptq_tests_golden::run::{bits, finalize_on, forward, open, relative_error};
-
-/// For each dtype of x and the output, the largest relative error in the Frobenius norm. The peer computes in f32;
-/// rounding x and the output costs some 3e-4 in f16 and 2.4e-3 in bf16.
-const TOLERANCES: Tolerances = [(DType::F32, 1e-5), (DType::F16, 1e-3), (DType::BF16, 4e-3)];
-
-/// The same where weights are rounded to the type of x before they are multiplied.
-const TOLERANCES_OF_ROUNDED_WEIGHTS: Tolerances =
-    [(DType::F32, 1e-5), (DType::F16, 1e-3), (DType::BF16, 5e-3)];
-type Tolerances = [(DType, f64); 3];
-
-/// Batches that a golden may hold.
-const ROWS: [usize; 3] = [1, 7, 64];
 
 #[test]
 fn every_layer_computes_what_gptqmodel_computes() {
