@@ -15,23 +15,23 @@ const ALLOWED_SPILLS: [(&str, &str); 0] = [];
 pub(crate) struct Arguments {
     /// Architectures, such as 80 or 90a [default: what the compiler knows of 75, 80, 86, 89, 90a, 100a, 120a].
     #[arg(long, value_delimiter = ',')]
-    arch: Vec<Architecture>,
+    pub(crate) arch: Vec<Architecture>,
     /// Families: folders of kernels/, by name, or other folders, by path [default: all of kernels/]. A folder `include`
     /// beside a family's is on its include path.
     #[arg(long, value_delimiter = ',')]
-    family: Vec<String>,
+    pub(crate) family: Vec<String>,
     /// Where fatbins and manifests go.
     #[arg(long, default_value = "kernels/out")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     /// How many compilers run at a time [default: one for each core].
     #[arg(long, short)]
-    jobs: Option<NonZeroUsize>,
+    pub(crate) jobs: Option<NonZeroUsize>,
     /// Print what every kernel takes; the manifest says it too.
     #[arg(long, short)]
-    verbose: bool,
+    pub(crate) verbose: bool,
     /// Keep line numbers, for profilers and compute-sanitizer.
     #[arg(long)]
-    lineinfo: bool,
+    pub(crate) lineinfo: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The folders to build: those asked for, or every folder of `kernels` that has launch parameters.
+/// The folders to build: those asked for, or all.
 fn folders(kernels: &Path, asked: &[String]) -> Result<Vec<PathBuf>> {
     if !asked.is_empty() {
         let by_name_or_path = |family: &String| {
@@ -71,6 +71,11 @@ fn folders(kernels: &Path, asked: &[String]) -> Result<Vec<PathBuf>> {
         };
         return Ok(asked.iter().map(by_name_or_path).collect());
     }
+    all_families(kernels)
+}
+
+/// Every folder of `kernels` that has launch parameters.
+pub(crate) fn all_families(kernels: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(kernels).map_err(at(kernels))? {
         let folder = entry?.path();

@@ -2,6 +2,7 @@
 
 mod build_kernels;
 mod codegen;
+mod gpu_bundle;
 mod synth_checkpoint;
 mod tensor_file;
 mod tidy;
@@ -30,6 +31,8 @@ enum Task {
     BuildKernels(build_kernels::Arguments),
     /// Generate the Rust side of the kernels' launch parameters from their params.h.
     Codegen(codegen::Arguments),
+    /// Gather tests, benches, kernels and fixtures in one folder for a GPU machine without Rust.
+    GpuBundle(gpu_bundle::Arguments),
     /// Write a checkpoint of noise of a given shape, for work on loading and speed.
     SynthCheckpoint(synth_checkpoint::Arguments),
     /// Check the rules of docs/architecture.md that text can hold.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::BuildKernels(arguments) => build_kernels::run(&arguments),
         Task::Codegen(arguments) => codegen::run(&arguments),
+        Task::GpuBundle(arguments) => gpu_bundle::run(&arguments),
         Task::SynthCheckpoint(arguments) => synth_checkpoint::run(&arguments),
         Task::Tidy => tidy::run(),
         Task::TrimFixture(arguments) => trim_fixture::run(&arguments),
