@@ -95,6 +95,11 @@ impl Golden {
         self.elements(name, Dtype::I32, u32::from_le_bytes)
     }
 
+    /// An `I64` tensor: tokens.
+    pub fn i64(&self, name: &str) -> Option<Tensor<i64>> {
+        self.elements(name, Dtype::I64, i64::from_le_bytes)
+    }
+
     /// A `U8` tensor.
     pub fn u8(&self, name: &str) -> Option<Tensor<u8>> {
         self.elements(name, Dtype::U8, u8::from_le_bytes)

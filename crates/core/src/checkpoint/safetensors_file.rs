@@ -75,8 +75,9 @@ impl StoredTensor {
             .unwrap_or_else(|| bytemuck::pod_collect_to_vec(self.bytes()).into())
     }
 
-    /// The elements as floats of their own type; `None` for any dtype but f32, f16 and bf16.
-    pub(super) fn floats(&self) -> Option<Floats> {
+    /// The elements as floats of their own type: a view of the file, or a copy where the file does not align them.
+    /// `None` for any dtype but f32, f16 and bf16.
+    pub fn floats(&self) -> Option<Floats> {
         match self.dtype {
             Dtype::F32 => Some(Floats::F32(self.elements::<f32>())),
             Dtype::F16 => Some(Floats::F16(self.elements::<f16>())),

@@ -1,0 +1,207 @@
+//! Causal attention with grouped heads over a cache.
+
+use std::ops::Range;
+
+use candle_core::{CpuStorage, CustomOp3, D, DType, InplaceOp1, Layout, Shape, Tensor, WithDType, bail};
+use gptq_core::tensor::Element;
+use rayon::prelude::*;
+
+use crate::cpu::attention::{Head, attend};
+use crate::cpu::elementwise::softmax;
+use crate::cpu::isa::Stored;
+use crate::ops::{contiguous, narrow, widen};
+
+/// Queries for which the cache is read row by row. More of them are multiplied as a matrix.
+const STREAM_QUERIES: usize = 4;
+/// Queries in one matrix: with their scores they stay in a cache of the processor.
+const QUERY_ROWS: usize = 128;
+/// Products below which one thread is faster than all.
+const SERIAL: usize = 1 << 17;
+
+/// Which keys a query sees: its own position and those before it, as far back as the window reaches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Causal {
+    /// The position of the first query; keys begin at position 0.
+    pub(crate) first: usize,
+    /// How many keys, its own among them; `None` for all.
+    pub(crate) window: Option<usize>,
+}
+
+impl Causal {
+    /// The keys that query number `query` sees.
+    fn visible(self, query: usize) -> Range<usize> {
+        let end = self.first + query + 1;
+        self.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+}
+
+/// Attention of queries `[T, H, D]` to keys and values `[S, G, D]`, where `H / G` heads share each key, T = S - first:
+/// `[T, H · D]`. Scores are scaled by `1 / sqrt(D)`.
+pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: Causal) -> candle_core::Result<Tensor> {
+    let (queries, heads, width) = q.dims3()?;
+    if q.device().is_cpu() && queries <= STREAM_QUERIES {
+        let op = Streamed { causal };
+        return q.contiguous()?.apply_op3_no_bwd(k, v, &op)?.reshape((queries, heads * width));
+    }
+    let mut blocks = Vec::new();
+    for start in (0..queries).step_by(QUERY_ROWS) {
+        let rows = QUERY_ROWS.min(queries - start);
+        let causal = Causal { first: causal.first + start, ..causal };
+        blocks.push(block(&q.narrow(0, start, rows)?, k, v, causal)?);
+    }
+    Tensor::cat(&blocks, 0)
+}
+
+/// [`attention`] of one block of queries, by matrix products.
+fn block(q: &Tensor, k: &Tensor, v: &Tensor, causal: Causal) -> candle_core::Result<Tensor> {
+    let (queries, heads, width) = q.dims3()?;
+    let (_, groups, _) = k.dims3()?;
+    let shared = heads / groups;
+    let keys = causal.visible(0).start..causal.visible(queries - 1).end;
+    let seen = |cache: &Tensor| cache.narrow(0, keys.start, keys.len())?.transpose(0, 1);
+    let (k, v) = (seen(k)?, seen(v)?);
+
+    // [T, H, D] as one matrix for each group: [G, H / G · T, D].
+    let q = q.reshape((queries, groups, shared, width))?.permute((1, 2, 0, 3))?.contiguous()?;
+    let q = q.reshape((groups, shared * queries, width))?;
+    let scores = q.matmul(&k.transpose(1, 2)?)?;
+    let scale = 1.0 / (width as f32).sqrt();
+    let weights = causal_softmax(scores, queries, scale, keys.start, causal)?;
+    let out = weights.matmul(&v.contiguous()?)?.reshape((groups, shared, queries, width))?;
+    out.permute((2, 0, 1, 3))?.contiguous()?.reshape((queries, heads * width))
+}
+
+/// Softmax of the scaled scores `[.., T, keys]` over the keys that each query sees, of which the first stands at
+/// position `start`.
+fn causal_softmax(
+    scores: Tensor,
+    queries: usize,
+    scale: f32,
+    start: usize,
+    causal: Causal,
+) -> candle_core::Result<Tensor> {
+    let keys = scores.dim(D::Minus1)?;
+    if scores.device().is_cpu() {
+        scores.inplace_op1(&CausalSoftmax { queries, scale, start, causal })?;
+        return Ok(scores);
+    }
+    let mask: Vec<f32> = (0..queries)
+        .flat_map(|query| {
+            let visible = causal.visible(query);
+            (start..start + keys).map(move |key| if visible.contains(&key) { 0.0 } else { f32::NEG_INFINITY })
+        })
+        .collect();
+    let mask = Tensor::from_vec(mask, (1, queries, keys), scores.device())?;
+    let (groups, rows, _) = scores.dims3()?;
+    let wide = (scores.to_dtype(DType::F32)? * f64::from(scale))?;
+    let wide = wide.reshape((groups * rows / queries, queries, keys))?.broadcast_add(&mask)?;
+    candle_nn::ops::softmax_last_dim(&wide)?.reshape((groups, rows, keys))?.to_dtype(scores.dtype())
+}
+
+struct CausalSoftmax {
+    queries: usize,
+    scale: f32,
+    start: usize,
+    causal: Causal,
+}
+
+impl CausalSoftmax {
+    fn run<T: Element>(&self, scores: &mut [T], keys: usize) {
+        scores.par_chunks_mut(keys).enumerate().with_min_len(4).for_each(|(row, scores)| {
+            let visible = self.causal.visible(row % self.queries);
+            let (from, to) = (visible.start - self.start, visible.end - self.start);
+            let mut wide = widen(&scores[from..to]).into_owned();
+            softmax(&mut wide, self.scale);
+            scores.fill(T::zeroed());
+            scores[from..to].copy_from_slice(&narrow::<T>(wide));
+        });
+    }
+}
+
+impl InplaceOp1 for CausalSoftmax {
+    fn name(&self) -> &'static str {
+        "causal-softmax"
+    }
+
+    fn cpu_fwd(&self, scores: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let keys = layout.dims().last().copied().unwrap_or(1);
+        if layout.contiguous_offsets() != Some((0, layout.shape().elem_count())) {
+            bail!("the scores are no tensor of their own");
+        }
+        match scores {
+            CpuStorage::F32(scores) => self.run(scores, keys),
+            CpuStorage::F16(scores) => self.run(scores, keys),
+            CpuStorage::BF16(scores) => self.run(scores, keys),
+            _ => bail!("the scores have a dtype other than f32, f16 and bf16"),
+        }
+        Ok(())
+    }
+}
+
+/// [`attention`] of a few queries on the CPU.
+struct Streamed {
+    causal: Causal,
+}
+
+impl Streamed {
+    fn run<T: Stored + WithDType>(
+        &self,
+        (q, q_layout): (&[T], &Layout),
+        (k, k_layout): (&[T], &Layout),
+        (v, v_layout): (&[T], &Layout),
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (queries, heads, width) = q_layout.shape().dims3()?;
+        let (keys, groups, _) = k_layout.shape().dims3()?;
+        if v_layout.dims() != k_layout.dims() || keys != self.causal.first + queries {
+            bail!("queries {q_layout:?} do not fit keys {k_layout:?} and values {v_layout:?}");
+        }
+        let (q, k, v) = (widen(contiguous(q, q_layout)?), contiguous(k, k_layout)?, contiguous(v, v_layout)?);
+        let share = heads / groups * width;
+        let scale = 1.0 / (width as f32).sqrt();
+        let mut out = vec![0.0; q.len()];
+        let head = |index: usize, out: &mut [f32]| {
+            let (query, group) = (index / groups, index % groups);
+            let Range { start, end } = self.causal.visible(query);
+            let first = (start * groups + group) * width;
+            let rows = end - start;
+            let of = |elements| Head { elements, stride: groups * width, width, rows };
+            let mut scores = vec![0.0; share / width * rows];
+            attend(&q[index * share..][..share], of(&k[first..]), of(&v[first..]), scale, &mut scores, out);
+        };
+        if keys * q.len() < SERIAL {
+            out.chunks_mut(share).enumerate().for_each(|(index, out)| head(index, out));
+        } else {
+            out.par_chunks_mut(share).enumerate().for_each(|(index, out)| head(index, out));
+        }
+        Ok((T::to_cpu_storage_owned(narrow::<T>(out)), q_layout.shape().clone()))
+    }
+}
+
+impl CustomOp3 for Streamed {
+    fn name(&self) -> &'static str {
+        "streamed-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        match (q, k, v) {
+            (CpuStorage::F32(q), CpuStorage::F32(k), CpuStorage::F32(v)) => {
+                self.run((q, q_layout), (k, k_layout), (v, v_layout))
+            }
+            (CpuStorage::F16(q), CpuStorage::F16(k), CpuStorage::F16(v)) => {
+                self.run((q, q_layout), (k, k_layout), (v, v_layout))
+            }
+            (CpuStorage::BF16(q), CpuStorage::BF16(k), CpuStorage::BF16(v)) => {
+                self.run((q, q_layout), (k, k_layout), (v, v_layout))
+            }
+            _ => bail!("queries, keys and values have different dtypes"),
+        }
+    }
+}

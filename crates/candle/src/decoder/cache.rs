@@ -1,0 +1,86 @@
+//! Keys and values of the tokens seen so far.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::config::ModelConfig;
+use crate::error::{Error, Result};
+
+/// The keys and values of one sequence, with room for `capacity` tokens. New ones are written behind the old, in
+/// place: no step copies what is there.
+pub struct Cache {
+    /// For each layer, keys and values `[capacity, heads, head_dim]`.
+    layers: Vec<[Tensor; 2]>,
+    tokens: usize,
+    capacity: usize,
+}
+
+impl Cache {
+    pub(super) fn new(config: &ModelConfig, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let limit = config.max_tokens();
+        if capacity > limit {
+            return Err(Error::TooLong {
+                tokens: capacity,
+                limit: format!("the model's context of {limit}"),
+                remedy: "give a shorter prompt, or ask for fewer new tokens".into(),
+            });
+        }
+        let shape = (capacity, config.num_key_value_heads, config.head_dim);
+        let zeros = || Tensor::zeros(shape, dtype, device);
+        let layers = (0..config.num_hidden_layers).map(|_| Ok([zeros()?, zeros()?]));
+        Ok(Self { layers: layers.collect::<candle_core::Result<_>>()?, tokens: 0, capacity })
+    }
+
+    /// Tokens whose keys and values are in it.
+    pub fn len(&self) -> usize {
+        self.tokens
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.tokens == 0
+    }
+
+    /// Tokens that it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes of its tensors.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().flatten().map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum()
+    }
+
+    /// Forgets all tokens from number `tokens` on.
+    pub fn truncate(&mut self, tokens: usize) {
+        self.tokens = self.tokens.min(tokens);
+    }
+
+    /// That `tokens` more fit.
+    pub(super) fn check(&self, tokens: usize) -> Result<()> {
+        let after = self.tokens + tokens;
+        if after <= self.capacity {
+            return Ok(());
+        }
+        Err(Error::TooLong {
+            tokens: after,
+            limit: format!("a cache made for {}", self.capacity),
+            remedy: "make it larger, or begin a new one".into(),
+        })
+    }
+
+    /// Writes the keys and values `[T, heads, head_dim]` of a layer behind those it has, and returns all of them.
+    pub(super) fn append(&self, layer: usize, k: &Tensor, v: &Tensor) -> candle_core::Result<[Tensor; 2]> {
+        let Some([keys, values]) = self.layers.get(layer) else {
+            candle_core::bail!("a cache of {} layers has no layer {layer}", self.layers.len());
+        };
+        keys.slice_set(&k.contiguous()?, 0, self.tokens)?;
+        values.slice_set(&v.contiguous()?, 0, self.tokens)?;
+        let seen = self.tokens + k.dim(0)?;
+        Ok([keys.narrow(0, 0, seen)?, values.narrow(0, 0, seen)?])
+    }
+
+    /// Counts `tokens` whose keys and values every layer has appended.
+    pub(super) fn advance(&mut self, tokens: usize) {
+        self.tokens += tokens;
+    }
+}

@@ -1,0 +1,142 @@
+//! The operations of a decoder that candle has not, or not as fast, on a CPU. Elsewhere they are candle's own.
+
+use std::borrow::Cow;
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor, WithDType, bail};
+use gptq_core::tensor::{DType as ElementType, Element};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::cpu::elementwise;
+
+/// Elements below which one thread is faster than all.
+const SERIAL: usize = 1 << 14;
+
+/// The elements of a contiguous tensor.
+pub(crate) fn contiguous<'a, T>(storage: &'a [T], layout: &Layout) -> candle_core::Result<&'a [T]> {
+    match layout.contiguous_offsets().and_then(|(from, to)| storage.get(from..to)) {
+        Some(elements) => Ok(elements),
+        None => bail!("a tensor of shape {:?} is not contiguous", layout.dims()),
+    }
+}
+
+/// The values in f32: as they are, or a copy.
+pub(crate) fn widen<T: Element>(values: &[T]) -> Cow<'_, [f32]> {
+    match T::DTYPE {
+        ElementType::F32 => Cow::Borrowed(bytemuck::cast_slice(values)),
+        ElementType::F16 => Cow::Owned(bytemuck::cast_slice::<T, f16>(values).to_f32_vec()),
+        ElementType::BF16 => Cow::Owned(values.iter().map(|value| value.widen()).collect()),
+    }
+}
+
+/// The values as `T`: as they are, or rounded.
+pub(crate) fn narrow<T: Element>(values: Vec<f32>) -> Vec<T> {
+    bytemuck::try_cast_vec(values).unwrap_or_else(|(_, values): (_, Vec<f32>)| {
+        let mut narrowed = vec![T::zeroed(); values.len()];
+        if T::DTYPE == ElementType::F16 {
+            bytemuck::cast_slice_mut::<T, f16>(&mut narrowed).convert_from_f32_slice(&values);
+        } else {
+            bytemuck::cast_slice_mut::<T, bf16>(&mut narrowed).convert_from_f32_slice(&values);
+        }
+        narrowed
+    })
+}
+
+/// `x / sqrt(mean(x²) + eps) · weight` over the last dimension; x `[.., width]`, weight `[width]`, of one dtype.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> candle_core::Result<Tensor> {
+    #[expect(clippy::cast_possible_truncation, reason = "norms are computed in f32")]
+    let eps = eps as f32;
+    match x.device().is_cpu() {
+        true => x.contiguous()?.apply_op2_no_bwd(weight, &InF32(RmsNorm { eps })),
+        false => candle_nn::ops::rms_norm(&x.contiguous()?, weight, eps),
+    }
+}
+
+/// `silu(gate) · up`, elementwise.
+pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> candle_core::Result<Tensor> {
+    match gate.device().is_cpu() {
+        true => gate.contiguous()?.apply_op2_no_bwd(&up.contiguous()?, &InF32(SiluMul)),
+        false => gate.silu()? * up,
+    }
+}
+
+/// An operation on two tensors that is computed in f32, whatever their dtype. The result has the first's shape.
+struct InF32<O>(O);
+
+trait Rows: Sync {
+    const NAME: &'static str;
+
+    /// Some whole rows of `a` and, where it has as many, of `b`.
+    fn compute(&self, a: &[f32], b: &[f32], width: usize, out: &mut [f32]);
+}
+
+struct RmsNorm {
+    eps: f32,
+}
+
+impl Rows for RmsNorm {
+    const NAME: &'static str = "rms-norm";
+
+    fn compute(&self, x: &[f32], weight: &[f32], width: usize, out: &mut [f32]) {
+        for (x, out) in x.chunks(width).zip(out.chunks_mut(width)) {
+            elementwise::rms_norm(x, weight, self.eps, out);
+        }
+    }
+}
+
+struct SiluMul;
+
+impl Rows for SiluMul {
+    const NAME: &'static str = "silu-mul";
+
+    fn compute(&self, gate: &[f32], up: &[f32], _: usize, out: &mut [f32]) {
+        elementwise::silu_mul(gate, up, out);
+    }
+}
+
+impl<O: Rows> InF32<O> {
+    fn run<T: Element + WithDType>(
+        &self,
+        (a, a_layout): (&[T], &Layout),
+        (b, b_layout): (&[T], &Layout),
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let a = widen(contiguous(a, a_layout)?);
+        let b = widen(contiguous(b, b_layout)?);
+        let width = a_layout.dims().last().copied().unwrap_or(1).max(1);
+        if b.len() != a.len() && b.len() != width {
+            bail!("{}: shapes {:?} and {:?} do not fit", O::NAME, a_layout.dims(), b_layout.dims());
+        }
+        let mut out = vec![0.0; a.len()];
+        if a.len() < SERIAL {
+            self.0.compute(&a, &b, width, &mut out);
+        } else {
+            let rows = (SERIAL / width).max(1) * width;
+            let b_of = |piece: usize| if b.len() == a.len() { &b[piece * rows..] } else { &b[..] };
+            let pieces = out.par_chunks_mut(rows).zip(a.par_chunks(rows)).enumerate();
+            pieces.for_each(|(piece, (out, a))| self.0.compute(a, b_of(piece), width, out));
+        }
+        Ok((T::to_cpu_storage_owned(narrow::<T>(out)), a_layout.shape().clone()))
+    }
+}
+
+impl<O: Rows> CustomOp2 for InF32<O> {
+    fn name(&self) -> &'static str {
+        O::NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        match (a, b) {
+            (CpuStorage::F32(a), CpuStorage::F32(b)) => self.run((a, a_layout), (b, b_layout)),
+            (CpuStorage::F16(a), CpuStorage::F16(b)) => self.run((a, a_layout), (b, b_layout)),
+            (CpuStorage::BF16(a), CpuStorage::BF16(b)) => self.run((a, a_layout), (b, b_layout)),
+            _ => bail!("{}: expected two tensors of one dtype, f32, f16 or bf16", O::NAME),
+        }
+    }
+}
