@@ -43,11 +43,54 @@ pub(crate) enum Failure {
     #[error("{device}: this program cannot measure the limits of that device; pass --device cpu")]
     NoClock { device: Device },
 
+    /// What stands between finalized layers and a model, in the words of the crate that builds it.
+    #[error(transparent)]
+    Model(Box<gptq_candle::Error>),
+
+    #[error(
+        "{device}: this program runs whole models on the CPU only; pass --device cpu, or build a program on gptq-candle \
+         with its feature `cuda`"
+    )]
+    ModelOnDevice { device: Device },
+
+    #[error(
+        "{}: no tokenizer.json, which turns text into tokens; copy it from where the weights came from \
+         (tokenizer.model alone is not read)", dir.display()
+    )]
+    NoTokenizer { dir: PathBuf },
+
+    #[error("{}: not a tokenizer that can be read: {problem}; copy it again from where the weights came from", file.display())]
+    Tokenizer { file: PathBuf, problem: String },
+
+    #[error("{what} has {found}, expected at least {expected}; {remedy}")]
+    TooFewTokens { what: String, found: String, expected: usize, remedy: &'static str },
+
+    #[error(
+        "{}: no chat template, in chat_template.jinja or in tokenizer_config.json: a model that was trained on plain text \
+         only; leave --chat out", dir.display()
+    )]
+    NoChatTemplate { dir: PathBuf },
+
+    #[error("{}: no chat template is called `{wanted}`; there are {}", file.display(), known.join(", "))]
+    UnknownChatTemplate { file: PathBuf, wanted: String, known: Vec<String> },
+
+    #[error("{}: the chat template cannot be used; render the prompt yourself and leave --chat out", file.display())]
+    ChatTemplate { file: PathBuf, source: minijinja::Error },
+
     #[error("cannot write the report to standard output")]
     Stdout(#[source] io::Error),
 
     #[error("cannot write the report as JSON; this is a defect of the program")]
     Json(#[source] serde_json::Error),
+}
+
+impl From<gptq_candle::Error> for Failure {
+    fn from(error: gptq_candle::Error) -> Self {
+        match error {
+            gptq_candle::Error::Core(error) => Self::Core(error),
+            error => Self::Model(Box::new(error)),
+        }
+    }
 }
 
 impl Failure {

@@ -3,4 +3,5 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "what fails here fails the test")]
 
 mod goldens;
+mod oracle;
 mod support;

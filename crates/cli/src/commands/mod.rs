@@ -6,7 +6,10 @@ mod convert;
 mod dequantize;
 mod finalize;
 mod forward;
+mod generate;
 mod inspect;
+mod perplexity;
+mod text_model;
 mod verify;
 
 use clap::Subcommand;
@@ -25,6 +28,8 @@ pub(crate) enum Command {
     Forward(forward::Forward),
     Bench(bench::BenchCommand),
     Dequantize(dequantize::Dequantize),
+    Generate(generate::Generate),
+    Perplexity(perplexity::Perplexity),
 }
 
 impl Command {
@@ -39,6 +44,8 @@ impl Command {
             Self::Forward(command) => command.run(console),
             Self::Bench(command) => command.run(console),
             Self::Dequantize(command) => command.run(console),
+            Self::Generate(command) => command.run(console),
+            Self::Perplexity(command) => command.run(console),
         }
     }
 }

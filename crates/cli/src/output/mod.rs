@@ -40,6 +40,11 @@ impl Console {
         Self { json, bars: MultiProgress::with_draw_target(target) }
     }
 
+    /// Whether a program reads standard output.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Prints a report on standard output, all at once.
     pub(crate) fn print(&self, report: &impl Report) -> Result<()> {
         let text = if self.json {

@@ -11,6 +11,8 @@ mod dequantize;
 mod doctor;
 mod finalize;
 mod forward;
+mod generate;
 mod inspect;
+mod perplexity;
 mod support;
 mod verify;
