@@ -34,13 +34,18 @@ pub(crate) fn widen<T: Element>(values: &[T]) -> Cow<'_, [f32]> {
 pub(crate) fn narrow<T: Element>(values: Vec<f32>) -> Vec<T> {
     bytemuck::try_cast_vec(values).unwrap_or_else(|(_, values): (_, Vec<f32>)| {
         let mut narrowed = vec![T::zeroed(); values.len()];
-        if T::DTYPE == ElementType::F16 {
-            bytemuck::cast_slice_mut::<T, f16>(&mut narrowed).convert_from_f32_slice(&values);
-        } else {
-            bytemuck::cast_slice_mut::<T, bf16>(&mut narrowed).convert_from_f32_slice(&values);
-        }
+        narrow_into(&values, &mut narrowed);
         narrowed
     })
+}
+
+/// Rounds `values` into `narrowed`, which is as long.
+pub(crate) fn narrow_into<T: Element>(values: &[f32], narrowed: &mut [T]) {
+    match T::DTYPE {
+        ElementType::F32 => bytemuck::cast_slice_mut(narrowed).copy_from_slice(values),
+        ElementType::F16 => bytemuck::cast_slice_mut::<T, f16>(narrowed).convert_from_f32_slice(values),
+        ElementType::BF16 => bytemuck::cast_slice_mut::<T, bf16>(narrowed).convert_from_f32_slice(values),
+    }
 }
 
 /// `x / sqrt(mean(x²) + eps) · weight` over the last dimension; x `[.., width]`, weight `[width]`, of one dtype.
@@ -58,6 +63,14 @@ pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> candle_core::Result<Tensor
     match gate.device().is_cpu() {
         true => gate.contiguous()?.apply_op2_no_bwd(&up.contiguous()?, &InF32(SiluMul)),
         false => gate.silu()? * up,
+    }
+}
+
+/// `a + b`, elementwise.
+pub(crate) fn add(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+    match a.device().is_cpu() {
+        true => a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &InF32(Add)),
+        false => a + b,
     }
 }
 
@@ -95,28 +108,52 @@ impl Rows for SiluMul {
     }
 }
 
+/// candle's own adds large tensors on threads of its own, which then spin beside those of the pool.
+struct Add;
+
+impl Rows for Add {
+    const NAME: &'static str = "add";
+
+    fn compute(&self, a: &[f32], b: &[f32], _: usize, out: &mut [f32]) {
+        elementwise::add(a, b, out);
+    }
+}
+
 impl<O: Rows> InF32<O> {
     fn run<T: Element + WithDType>(
         &self,
         (a, a_layout): (&[T], &Layout),
         (b, b_layout): (&[T], &Layout),
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let a = widen(contiguous(a, a_layout)?);
-        let b = widen(contiguous(b, b_layout)?);
+        let (a, b) = (contiguous(a, a_layout)?, contiguous(b, b_layout)?);
         let width = a_layout.dims().last().copied().unwrap_or(1).max(1);
         if b.len() != a.len() && b.len() != width {
             bail!("{}: shapes {:?} and {:?} do not fit", O::NAME, a_layout.dims(), b_layout.dims());
         }
-        let mut out = vec![0.0; a.len()];
-        if a.len() < SERIAL {
-            self.0.compute(&a, &b, width, &mut out);
+        let mut out = vec![T::zero(); a.len()];
+        let rows = (SERIAL / width).max(1) * width;
+        let piece = |(index, (out, a)): (usize, (&mut [T], &[T]))| {
+            let b = if b.len() == a.len() || b.len() == width { b } else { &b[index * rows..][..a.len()] };
+            self.compute(a, b, width, out);
+        };
+        if a.len() <= rows {
+            piece((0, (&mut out, a)));
         } else {
-            let rows = (SERIAL / width).max(1) * width;
-            let b_of = |piece: usize| if b.len() == a.len() { &b[piece * rows..] } else { &b[..] };
-            let pieces = out.par_chunks_mut(rows).zip(a.par_chunks(rows)).enumerate();
-            pieces.for_each(|(piece, (out, a))| self.0.compute(a, b_of(piece), width, out));
+            out.par_chunks_mut(rows).zip(a.par_chunks(rows)).enumerate().for_each(piece);
         }
-        Ok((T::to_cpu_storage_owned(narrow::<T>(out)), a_layout.shape().clone()))
+        Ok((T::to_cpu_storage_owned(out), a_layout.shape().clone()))
+    }
+
+    fn compute<T: Element>(&self, a: &[T], b: &[T], width: usize, out: &mut [T]) {
+        let (a, b) = (widen(a), widen(b));
+        match bytemuck::try_cast_slice_mut(out) {
+            Ok(out) if T::DTYPE == ElementType::F32 => self.0.compute(&a, &b, width, out),
+            _ => {
+                let mut wide = vec![0.0; a.len()];
+                self.0.compute(&a, &b, width, &mut wide);
+                narrow_into(&wide, out);
+            }
+        }
     }
 }
 

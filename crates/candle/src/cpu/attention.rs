@@ -1,11 +1,11 @@
 //! Attention of a few queries to a long cache: each row of the cache is read where it lies, and once.
 
-use super::dense::{X_ROWS, dots};
+// As in `dense`.
+#![allow(clippy::needless_range_loop)]
+
+use super::dense::{X_ROWS, dots, split};
 use super::elementwise::softmax;
 use super::isa::{Isa, LANES, Stored, vectorized};
-
-/// Keys whose products are summed side by side.
-const KEYS: usize = 4;
 
 /// The keys or the values of one head in some rows of a cache.
 #[derive(Clone, Copy)]
@@ -66,19 +66,11 @@ fn score_body<I: Isa, T: Stored>(q: &[f32], keys: Head<'_, T>, scores: &mut [f32
 #[inline(always)]
 fn score_rows<I: Isa, T: Stored, const G: usize>(q: &[f32], keys: Head<'_, T>, scores: &mut [f32]) {
     let Head { width, rows, .. } = keys;
-    let q: [&[f32]; G] = std::array::from_fn(|g| &q[g * width..][..width]);
-    let whole = rows / KEYS * KEYS;
-    for at in (0..whole).step_by(KEYS) {
-        let keys = std::array::from_fn(|key| keys.row(at + key));
-        let products = dots::<I, T, G, KEYS>(keys, q, width);
-        for (g, products) in products.into_iter().enumerate() {
-            scores[g * rows + at..][..KEYS].copy_from_slice(&products);
-        }
-    }
-    for at in whole..rows {
-        let products = dots::<I, T, G, 1>([keys.row(at)], q, width);
-        for (g, [product]) in products.into_iter().enumerate() {
-            scores[g * rows + at] = product;
+    let q = split::<G>(q, width);
+    for s in 0..rows {
+        let products = dots::<I, T, G>(keys.row(s), q, 0);
+        for g in 0..G {
+            scores[g * rows + s] = products[g];
         }
     }
 }
@@ -105,25 +97,28 @@ fn mix_rows<I: Isa, T: Stored, const G: usize>(weights: &[f32], values: Head<'_,
     for at in (0..whole).step_by(2 * LANES) {
         let mut sums = [[[0.0f32; LANES]; 2]; G];
         for s in 0..rows {
-            let (halves, _) = values.row(s)[at..at + 2 * LANES].as_chunks::<LANES>();
-            for (half, values) in halves.iter().enumerate().take(2) {
-                let values = T::load::<I>(values);
-                for (g, sums) in sums.iter_mut().enumerate() {
+            let (halves, _) = values.row(s)[at..][..2 * LANES].as_chunks::<LANES>();
+            for half in 0..2 {
+                let values = T::load::<I>(&halves[half]);
+                for g in 0..G {
                     let weight = weights[g * rows + s];
                     for lane in 0..LANES {
-                        sums[half][lane] = I::mul_add(weight, values[lane], sums[half][lane]);
+                        sums[g][half][lane] = I::mul_add(weight, values[lane], sums[g][half][lane]);
                     }
                 }
             }
         }
-        for (g, sums) in sums.iter().enumerate() {
-            out[g * width + at..][..2 * LANES].copy_from_slice(sums.as_flattened());
+        for g in 0..G {
+            out[g * width + at..][..2 * LANES].copy_from_slice(sums[g].as_flattened());
         }
     }
     for at in whole..width {
         for g in 0..G {
-            let products = (0..rows).map(|s| weights[g * rows + s] * values.row(s)[at].widen());
-            out[g * width + at] = products.sum();
+            let mut total = 0.0;
+            for s in 0..rows {
+                total += weights[g * rows + s] * values.row(s)[at].widen();
+            }
+            out[g * width + at] = total;
         }
     }
 }

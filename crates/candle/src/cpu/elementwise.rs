@@ -1,6 +1,5 @@
 //! Norms, activations and softmax, one row at a time.
 
-use super::dense::sum;
 use super::isa::{Isa, LANES, vectorized};
 
 vectorized! {
@@ -17,7 +16,7 @@ fn rms_norm_body<I: Isa>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
             squares[lane] = I::mul_add(chunk[lane], chunk[lane], squares[lane]);
         }
     }
-    let total = sum(squares) + rest.iter().map(|x| x * x).sum::<f32>();
+    let total = I::sum(squares) + rest.iter().map(|x| x * x).sum::<f32>();
     let scale = 1.0 / (total / x.len() as f32 + eps).sqrt();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * weight;
@@ -37,6 +36,18 @@ fn silu_mul_body<I: Isa>(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 vectorized! {
+    /// `out = a + b`.
+    pub(crate) fn add(a: &[f32], b: &[f32], out: &mut [f32]) = add_body
+}
+
+#[inline(always)]
+fn add_body<I: Isa>(a: &[f32], b: &[f32], out: &mut [f32]) {
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        *out = a + b;
+    }
+}
+
+vectorized! {
     /// Softmax of `scale · row` in place.
     pub(crate) fn softmax(row: &mut [f32], scale: f32) = softmax_body
 }
@@ -50,18 +61,21 @@ fn softmax_body<I: Isa>(row: &mut [f32], scale: f32) {
             largest[lane] = largest[lane].max(chunk[lane]);
         }
     }
-    let largest = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut most = f32::NEG_INFINITY;
+    for value in largest.iter().chain(rest) {
+        most = most.max(*value);
+    }
     let mut sums = [0.0; LANES];
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
     for chunk in chunks {
         for lane in 0..LANES {
-            chunk[lane] = exp::<I>((chunk[lane] - largest) * scale);
+            chunk[lane] = exp::<I>((chunk[lane] - most) * scale);
             sums[lane] += chunk[lane];
         }
     }
-    let mut total = sum(sums);
+    let mut total = I::sum(sums);
     for value in rest {
-        *value = exp::<I>((*value - largest) * scale);
+        *value = exp::<I>((*value - most) * scale);
         total += *value;
     }
     let scale = 1.0 / total;

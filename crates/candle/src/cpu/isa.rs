@@ -16,6 +16,12 @@ pub(crate) trait Isa {
 
     /// Widened, exactly.
     fn widen(values: &[f16; LANES]) -> [f32; LANES];
+
+    /// The sum of the lanes, pairwise.
+    fn sum(lanes: [f32; LANES]) -> f32;
+
+    /// Asks for the cache line `bytes` behind `from`, whatever is there.
+    fn prefetch<T>(from: &T, bytes: usize);
 }
 
 /// What every processor has.
@@ -31,6 +37,21 @@ impl Isa for Plain {
     fn widen(values: &[f16; LANES]) -> [f32; LANES] {
         values.map(f16::to_f32)
     }
+
+    #[inline(always)]
+    fn sum(mut lanes: [f32; LANES]) -> f32 {
+        let mut width = LANES / 2;
+        while width > 0 {
+            for lane in 0..width {
+                lanes[lane] += lanes[lane + width];
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(_: &T, _: usize) {}
 }
 
 /// FMA and F16C, with AVX2 or AVX-512. Only named inside functions that are compiled for them.
@@ -38,6 +59,7 @@ impl Isa for Plain {
 pub(crate) struct Fused;
 
 #[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "calls instructions that not every processor has")]
 impl Isa for Fused {
     #[inline(always)]
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
@@ -45,14 +67,36 @@ impl Isa for Fused {
     }
 
     #[inline(always)]
-    #[allow(unsafe_code, reason = "calls an instruction that not every processor has")]
     fn widen(values: &[f16; LANES]) -> [f32; LANES] {
-        use std::arch::x86_64::_mm256_cvtph_ps;
-        let halves: [[u16; LANES / 2]; 2] = bytemuck::cast(*values);
-        // SAFETY: only bodies of `vectorized!` name `Fused`, inside functions that are called where the processor
-        // has F16C.
-        let widened = halves.map(|half| unsafe { _mm256_cvtph_ps(bytemuck::cast(half)) });
+        use std::arch::x86_64::{__m256, _mm_loadu_si128, _mm256_cvtph_ps};
+        let (halves, _) = values.as_chunks::<{ LANES / 2 }>();
+        let mut widened: [__m256; 2] = bytemuck::Zeroable::zeroed();
+        for (widened, half) in widened.iter_mut().zip(halves) {
+            // SAFETY: `half` is 16 bytes to read. Only bodies of `vectorized!` name `Fused`, inside functions that are
+            // called where the processor has F16C.
+            *widened = unsafe { _mm256_cvtph_ps(_mm_loadu_si128(half.as_ptr().cast())) };
+        }
         bytemuck::cast(widened)
+    }
+
+    #[inline(always)]
+    fn sum(lanes: [f32; LANES]) -> f32 {
+        use std::arch::x86_64::*;
+        let [low, high]: [__m256; 2] = bytemuck::cast(lanes);
+        // SAFETY: as above, of AVX.
+        unsafe {
+            let eight = _mm256_add_ps(low, high);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(from: &T, bytes: usize) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that the program sees, and of an address where nothing is it does nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(from).cast::<i8>().wrapping_add(bytes)) };
     }
 }
 

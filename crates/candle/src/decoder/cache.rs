@@ -68,15 +68,20 @@ impl Cache {
         })
     }
 
-    /// Writes the keys and values `[T, heads, head_dim]` of a layer behind those it has, and returns all of them.
-    pub(super) fn append(&self, layer: usize, k: &Tensor, v: &Tensor) -> candle_core::Result<[Tensor; 2]> {
-        let Some([keys, values]) = self.layers.get(layer) else {
-            candle_core::bail!("a cache of {} layers has no layer {layer}", self.layers.len());
-        };
-        keys.slice_set(&k.contiguous()?, 0, self.tokens)?;
-        values.slice_set(&v.contiguous()?, 0, self.tokens)?;
-        let seen = self.tokens + k.dim(0)?;
-        Ok([keys.narrow(0, 0, seen)?, values.narrow(0, 0, seen)?])
+    /// Writes the keys `[T, heads, head_dim]` of a layer behind those it has, and returns all of them.
+    pub(super) fn append_keys(&self, layer: usize, keys: &Tensor) -> candle_core::Result<Tensor> {
+        self.append(self.layers.get(layer).map(|[keys, _]| keys), keys)
+    }
+
+    /// The same for values.
+    pub(super) fn append_values(&self, layer: usize, values: &Tensor) -> candle_core::Result<Tensor> {
+        self.append(self.layers.get(layer).map(|[_, values]| values), values)
+    }
+
+    fn append(&self, to: Option<&Tensor>, new: &Tensor) -> candle_core::Result<Tensor> {
+        let Some(all) = to else { candle_core::bail!("the cache has {} layers only", self.layers.len()) };
+        all.slice_set(&new.contiguous()?, 0, self.tokens)?;
+        all.narrow(0, 0, self.tokens + new.dim(0)?)
     }
 
     /// Counts `tokens` whose keys and values every layer has appended.

@@ -13,11 +13,13 @@ pub use rope::Rope;
 use crate::attention::{Causal, attention};
 use crate::dense::{DenseLinear, Matrix};
 use crate::error::{Error, Result};
-use crate::ops::{rms_norm, silu_mul};
+use crate::ops::{add, rms_norm, silu_mul};
 use crate::weights::{Linear, Weights};
 
 /// Tokens that go through the layers at once: what is held for each layer stays small, however long the prompt.
-const CHUNK: usize = 512;
+const CHUNK: usize = 256;
+/// Tokens for which the layers of one x run side by side.
+const SHORT: usize = 8;
 
 /// A model that turns tokens into logits, one sequence at a time.
 ///
@@ -132,13 +134,15 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::forward`].
     pub fn next(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor> {
-        let mut hidden = None;
-        for tokens in tokens.chunks(CHUNK) {
-            hidden = Some(self.hidden(tokens, cache)?);
-        }
-        let hidden = hidden.ok_or_else(no_tokens)?;
-        let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;
-        Ok(self.logits(&last)?.i(0)?)
+        in_pool(|| {
+            let mut hidden = None;
+            for tokens in tokens.chunks(CHUNK) {
+                hidden = Some(self.hidden(tokens, cache)?);
+            }
+            let hidden = hidden.ok_or_else(no_tokens)?;
+            let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;
+            Ok(self.logits(&last)?.i(0)?)
+        })
     }
 
     /// The logits `[T, vocab_size]`, in f32, of the tokens that follow each of `tokens`, which follow those in
@@ -147,14 +151,16 @@ impl Decoder {
     /// # Errors
     /// [`Error::TooLong`] where the cache has no room for them; [`Error::NoSuchToken`]; candle's.
     pub fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor> {
-        let mut logits = Vec::new();
-        for tokens in tokens.chunks(CHUNK) {
-            logits.push(self.logits(&self.hidden(tokens, cache)?)?);
-        }
-        match logits.len() {
-            0 => Err(no_tokens()),
-            _ => Ok(Tensor::cat(&logits, 0)?),
-        }
+        in_pool(|| {
+            let mut logits = Vec::new();
+            for tokens in tokens.chunks(CHUNK) {
+                logits.push(self.logits(&self.hidden(tokens, cache)?)?);
+            }
+            match logits.len() {
+                0 => Err(no_tokens()),
+                _ => Ok(Tensor::cat(&logits, 0)?),
+            }
+        })
     }
 
     /// The last hidden states `[T, hidden_size]`, before the norm.
@@ -174,6 +180,24 @@ impl Decoder {
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let x = self.config.norm(hidden, &self.norm)?;
         Ok(self.head.forward(&x)?.to_dtype(DType::F32)?)
+    }
+}
+
+/// Runs `work` on a thread of the pool. What it does is hundreds of short pieces for all threads, and a thread from
+/// outside would hand over and wait for each.
+fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}
+
+/// Layers that all read `x`: side by side, where each alone would be so short that threads mostly wait for one another.
+fn together<A: Send, B: Send>(
+    x: &Tensor,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    match x.device().is_cpu() && x.dim(0).is_ok_and(|rows| rows <= SHORT) {
+        true => rayon::join(a, b),
+        false => (a(), b()),
     }
 }
 
@@ -216,9 +240,9 @@ impl Block {
 
     fn forward(&self, x: &Tensor, layer: usize, step: &Step<'_>) -> candle_core::Result<Tensor> {
         let normed = step.config.norm(x, &self.input_norm)?;
-        let x = (x + self.attention.forward(&normed, layer, step)?)?;
+        let x = add(x, &self.attention.forward(&normed, layer, step)?)?;
         let normed = step.config.norm(&x, &self.post_attention_norm)?;
-        x + self.mlp.forward(&normed)?
+        add(&x, &self.mlp.forward(&normed)?)
     }
 }
 
@@ -249,18 +273,25 @@ impl Attention {
     }
 
     fn forward(&self, x: &Tensor, layer: usize, step: &Step<'_>) -> candle_core::Result<Tensor> {
-        let tokens = x.dim(0)?;
-        let heads = |y: Tensor| y.reshape((tokens, (), step.config.head_dim));
-        let mut q = heads(self.q.forward(x)?)?;
-        let mut k = heads(self.k.forward(x)?)?;
-        let v = heads(self.v.forward(x)?)?;
-        if let Some([q_norm, k_norm]) = &self.head_norms {
-            q = step.config.norm(&q, q_norm)?;
-            k = step.config.norm(&k, k_norm)?;
-        }
-        let [keys, values] = step.cache.append(layer, &step.turn(&k)?, &v)?;
+        let heads = |linear: &Linear| linear.forward(x)?.reshape((x.dim(0)?, (), step.config.head_dim));
+        let turned = |linear: &Linear, norm: Option<&Tensor>| match norm {
+            Some(norm) => step.turn(&step.config.norm(&heads(linear)?, norm)?),
+            None => step.turn(&heads(linear)?),
+        };
+        let [q_norm, k_norm] = self.head_norms.as_ref().map_or([None; 2], |norms| norms.each_ref().map(Some));
+        let (q, (keys, values)) = together(
+            x,
+            || turned(&self.q, q_norm),
+            || {
+                together(
+                    x,
+                    || step.cache.append_keys(layer, &turned(&self.k, k_norm)?),
+                    || step.cache.append_values(layer, &heads(&self.v)?),
+                )
+            },
+        );
         let causal = Causal { first: step.cache.len(), window: self.window };
-        self.o.forward(&attention(&step.turn(&q)?, &keys, &values, causal)?)
+        self.o.forward(&attention(&q?, &keys?, &values?, causal)?)
     }
 }
 
@@ -273,6 +304,7 @@ impl Step<'_> {
 
 impl Mlp {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.down.forward(&silu_mul(&self.gate.forward(x)?, &self.up.forward(x)?)?)
+        let (gate, up) = together(x, || self.gate.forward(x), || self.up.forward(x));
+        self.down.forward(&silu_mul(&gate?, &up?)?)
     }
 }
