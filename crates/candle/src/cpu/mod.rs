@@ -4,3 +4,6 @@ pub(crate) mod attention;
 pub(crate) mod dense;
 pub(crate) mod elementwise;
 pub(crate) mod isa;
+
+#[cfg(test)]
+mod tests;

@@ -344,3 +344,88 @@ impl<'a> Keys<'a> {
         .into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(more: &Value) -> Result<ModelConfig> {
+        let mut config = json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 96, "vocab_size": 10,
+            "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128,
+        });
+        for (key, value) in more.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        ModelConfig::from_json(&config, Path::new("config.json"))
+    }
+
+    #[test]
+    fn what_a_file_leaves_out_is_what_the_architecture_has() {
+        let llama = config(&json!({})).unwrap();
+        assert_eq!((llama.num_key_value_heads, llama.head_dim, llama.tie_word_embeddings), (4, 16, false));
+        assert_eq!((llama.rms_norm_eps, llama.attention_bias, llama.dtype), (1e-6, false, None));
+        assert_eq!((llama.sliding_window, llama.eos_token_ids), (vec![None; 3], vec![]));
+        let qwen3 = config(&json!({"architectures": ["Qwen3ForCausalLM"]})).unwrap();
+        assert_eq!((qwen3.architecture, qwen3.head_dim), (Architecture::Qwen3, 128));
+        let qwen2 = config(&json!({"architectures": ["Qwen2ForCausalLM"]})).unwrap();
+        assert!(qwen2.attention_bias && qwen2.sliding_window == [None; 3], "no window unless it is used");
+    }
+
+    #[test]
+    fn a_window_holds_for_the_layers_that_have_one() {
+        let windows = |more| config(&more).unwrap().sliding_window;
+        let mistral = |more: Value| {
+            let mut config = json!({"architectures": ["MistralForCausalLM"]});
+            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            windows(config)
+        };
+        assert_eq!(mistral(json!({"sliding_window": 9})), [Some(9); 3]);
+        assert_eq!(mistral(json!({"sliding_window": null})), [None; 3]);
+        assert_eq!(mistral(json!({})), [Some(4096); 3], "as the first Mistral, whose file is silent");
+        let kinds = ["sliding_attention", "full_attention", "sliding_attention"];
+        assert_eq!(mistral(json!({"sliding_window": 9, "layer_types": kinds})), [Some(9), None, Some(9)]);
+        let qwen = json!({
+            "architectures": ["Qwen2ForCausalLM"], "use_sliding_window": true, "sliding_window": 9, "max_window_layers": 2,
+        });
+        assert_eq!(windows(qwen), [None, None, Some(9)]);
+    }
+
+    #[test]
+    fn types_and_ends_of_text_are_read_in_all_their_spellings() {
+        let read = |more| config(&more).unwrap();
+        assert_eq!(read(json!({"torch_dtype": "bfloat16"})).dtype, Some(DType::BF16));
+        assert_eq!(read(json!({"dtype": "float16", "torch_dtype": "float32"})).dtype, Some(DType::F16));
+        assert_eq!(read(json!({"dtype": "float8"})).dtype, None);
+        assert_eq!(read(json!({"eos_token_id": 7})).eos_token_ids, [7]);
+        assert_eq!(read(json!({"eos_token_id": [7, 9]})).eos_token_ids, [7, 9]);
+    }
+
+    #[test]
+    fn what_a_file_cannot_say_is_an_error_that_names_the_key() {
+        for (more, says) in [
+            (json!({"hidden_size": null}), "`hidden_size` is missing"),
+            (json!({"hidden_size": 0}), "`hidden_size` is 0"),
+            (json!({"vocab_size": 1u64 << 40}), "`vocab_size`"),
+            (json!({"num_hidden_layers": "3"}), "`num_hidden_layers` is \"3\""),
+            (json!({"num_key_value_heads": 3}), "a divisor of num_attention_heads = 4"),
+            (json!({"head_dim": 15}), "`head_dim` is 15, expected an even number"),
+            (json!({"architectures": []}), "`architectures` is []"),
+            (
+                json!({"architectures": ["GPTNeoXForCausalLM"]}),
+                "architecture `GPTNeoXForCausalLM` is not supported",
+            ),
+            (json!({"hidden_act": "gelu"}), "activation `gelu` is not supported"),
+            (json!({"layer_types": ["full_attention"]}), "`layer_types`"),
+            (json!({"layer_types": ["mamba"]}), "layer type \"mamba\" is not supported"),
+            (json!({"eos_token_id": "</s>"}), "`eos_token_id` is \"</s>\""),
+        ] {
+            let error = config(&more).unwrap_err();
+            assert!(matches!(error, Error::Core(_)) && error.to_string().contains(says), "{more}: {error}");
+        }
+        let error = ModelConfig::from_json(&json!([]), Path::new("config.json")).unwrap_err();
+        assert!(error.to_string().contains("expected an object"), "{error}");
+    }
+}

@@ -210,3 +210,129 @@ impl Yarn {
         (1.0 - divided) + divided / self.factor
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decoder::ModelConfig;
+    use crate::error::Error;
+
+    fn rope(more: &Value) -> Result<Rope> {
+        let mut config = json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 512, "intermediate_size": 8, "vocab_size": 8,
+            "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 4096,
+        });
+        for (key, value) in more.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        Ok(ModelConfig::from_json(&config, Path::new("config.json"))?.rope)
+    }
+
+    #[track_caller]
+    fn assert_frequencies(rope: &Rope, expected: &[(usize, f64)]) {
+        for (index, expected) in expected {
+            let found = rope.frequencies[*index];
+            assert!(
+                (found / expected - 1.0).abs() < 1e-12,
+                "frequency {index} is {found}, expected {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn both_spellings_of_the_configuration_mean_the_same() {
+        let old =
+            rope(&json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0}})).unwrap();
+        let new = json!({"rope_theta": 5e5, "rope_type": "linear", "factor": 4.0});
+        assert_eq!(old, rope(&json!({"rope_parameters": new})).unwrap());
+        assert_frequencies(&old, &[(0, 0.25), (32, 0.25 / 5e5f64.sqrt())]);
+        let plain = rope(&json!({"rope_scaling": null})).unwrap();
+        assert_frequencies(&plain, &[(0, 1.0), (16, 0.1), (48, 0.001)]);
+    }
+
+    #[test]
+    fn llama3_keeps_what_turns_often_and_stretches_what_turns_seldom() {
+        let scaling = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        });
+        let rope = rope(&json!({"rope_theta": 5e5, "rope_scaling": scaling})).unwrap();
+        assert_frequencies(
+            &rope,
+            &[
+                (0, 1.0),
+                (28, 0.0032114459947525913),
+                (29, 0.002166570763503359),
+                (32, 0.0005248461609929547),
+                (35, 9.556212353964683e-05),
+                (63, 3.068925988914511e-07),
+            ],
+        );
+    }
+
+    #[test]
+    fn yarn_interpolates_by_index_and_corrects_the_temperature() {
+        let scaling = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768});
+        let rope = rope(&json!({"rope_theta": 1e6, "rope_scaling": scaling})).unwrap();
+        assert_frequencies(
+            &rope,
+            &[
+                (23, 0.006978305848598663),
+                (24, 0.005375321490790102),
+                (30, 0.0010643609812470017),
+                (39, 6.490394320837028e-05),
+                (63, 3.102344401879299e-07),
+            ],
+        );
+        assert!((rope.factor - 1.138629436111989).abs() < 1e-12, "{}", rope.factor);
+        assert_eq!(
+            rope.max_positions(),
+            4 * 32768,
+            "the context it is made for, whatever max_position_embeddings says"
+        );
+    }
+
+    #[test]
+    fn dynamic_scaling_holds_for_the_context_in_which_it_does_nothing() {
+        let scaling = json!({"type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 1024});
+        let scaled = rope(&json!({"rope_scaling": scaling})).unwrap();
+        assert_eq!(scaled.max_positions(), 1024);
+        assert_eq!(scaled.frequencies, rope(&json!({})).unwrap().frequencies);
+    }
+
+    #[test]
+    fn tables_hold_cosines_and_sines_of_position_times_frequency() {
+        let (cos, sin) = rope(&json!({})).unwrap().tables(3, 2, DType::F32, &Device::Cpu).unwrap();
+        assert_eq!((cos.dims(), sin.dims()), (&[2, 64][..], &[2, 64][..]));
+        let (cos, sin) = (cos.to_vec2::<f32>().unwrap(), sin.to_vec2::<f32>().unwrap());
+        assert_eq!((cos[0][0], sin[1][0]), (3f32.cos(), 4f32.sin()));
+        assert!((sin[1][16] - 0.4f32.sin()).abs() < 1e-7, "the frequency of 16 is 0.1");
+    }
+
+    #[test]
+    fn what_is_not_built_or_makes_no_sense_is_an_error_that_names_the_key() {
+        for (scaling, says) in [
+            (json!({"rope_type": "longrope"}), "rope_type `longrope` is not supported"),
+            (json!({"type": "linear"}), "`rope_scaling.factor` is missing"),
+            (json!({"type": "linear", "factor": -1.0}), "`rope_scaling.factor` is -1.0"),
+            (json!({"type": "linear", "factor": "two"}), "`rope_scaling.factor` is \"two\""),
+            (
+                json!({"type": "llama3", "factor": 2.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0,
+                "original_max_position_embeddings": 8}),
+                "`rope_scaling.high_freq_factor` is 1.0",
+            ),
+            (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor 0.5"),
+            (json!("yarn"), "`rope_scaling` is \"yarn\", expected an object"),
+        ] {
+            let error = rope(&json!({"rope_scaling": scaling})).unwrap_err();
+            assert!(
+                matches!(error, Error::Core(_)) && error.to_string().contains(says),
+                "{scaling}: {error}"
+            );
+        }
+    }
+}

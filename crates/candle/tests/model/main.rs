@@ -3,5 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "what fails here fails the test")]
 
 mod goldens;
+mod modules;
 mod oracle;
+mod refusals;
 mod support;
