@@ -153,8 +153,8 @@ fn of_the_dispatcher() -> Vec<Call> {
         Call {
             name: "a device that the backend does not run on",
             kind: "Rejected",
-            says: &["backend `torch`", "cuda:0", "runs on cpu"],
-            run: || plan(&valid::plain(), BACKEND::Torch, Device::Cuda(0), &[TORCH]),
+            says: &["backend `torch`", "cuda:99"],
+            run: || plan(&valid::plain(), BACKEND::Torch, Device::Cuda(99), &[TORCH]),
         },
         Call {
             name: "no backend for a layer",
