@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use gptq_core::format::{Bits, GroupSize, Packing, ZeroEncoding, packing};
+use gptq_conformance::case::{Case, GIdx};
+use gptq_core::format::{Bits, GroupSize, Packing, packing};
 use gptq_core::tensor::Floats;
 use gptq_core::{Part, QuantLinear, QuantLinearParts};
-use half::f16;
 
 use crate::failure::Result;
 
@@ -48,47 +47,20 @@ pub(super) struct LayerSpec {
 }
 
 impl LayerSpec {
-    /// A layer of random codes. Its scales keep outputs of the size of x, so that no sum overflows.
+    /// A layer of random codes.
     pub(super) fn build(self) -> Result<QuantLinear> {
-        let Self { shape: Shape { k, n }, bits, group_size, .. } = self;
-        let packing = if Packing::Continuous.supports(bits) { Packing::Continuous } else { Packing::Planar };
-        let groups = group_size.groups(k);
-        let mut random = Random(0x9E37_79B9_7F4A_7C15);
-        let word_rows = packing::words_for(bits, k);
-        let qweight: Vec<u32> = (0..word_rows * n).map(|_| random.word()).collect();
-        let zero_words = packing::words_for(bits, n);
-        let qzeros: Vec<u32> = if self.asymmetric {
-            (0..groups * zero_words).map(|_| random.word()).collect()
-        } else {
-            let zero = u8::try_from(bits.symmetric_zero()).unwrap_or(u8::MAX);
-            // A planar row is a whole number of blocks, or the layer is refused for its shape.
-            let columns = if packing == Packing::Planar { n.next_multiple_of(packing::BLOCK) } else { n };
-            packing::pack(&vec![zero; columns], bits, packing).repeat(groups)
-        };
-        let spread = (k as f32).sqrt() * bits.symmetric_zero() as f32;
-        let scales: Vec<f16> =
-            (0..groups * n).map(|i| f16::from_f32((1.0 + (i % 16) as f32 / 16.0) / spread)).collect();
-        let g_idx = self.act_order.then(|| {
-            let rows = group_size.rows(k);
-            let mut groups: Vec<i32> =
-                (0..k).map(|row| i32::try_from(row / rows).unwrap_or(i32::MAX)).collect();
-            for last in (1..groups.len()).rev() {
-                groups.swap(last, random.below(last + 1));
-            }
-            Part::in_memory(vec![k], groups.into())
-        });
-        Ok(QuantLinear::new(QuantLinearParts {
-            name: Arc::from("bench"),
+        let Self { shape: Shape { k, n }, bits, group_size, act_order, asymmetric } = self;
+        let case = Case {
             bits,
-            packing,
+            packing: if Packing::Continuous.supports(bits) { Packing::Continuous } else { Packing::Planar },
             group_size,
-            zero_encoding: ZeroEncoding::V2,
-            qweight: Part::in_memory(vec![word_rows, n], qweight.into()),
-            qzeros: Part::in_memory(vec![groups, zero_words], qzeros.into()),
-            scales: Part::in_memory(vec![groups, n], Floats::from(scales)),
-            g_idx,
-            bias: None,
-        })?)
+            sym: !asymmetric,
+            g_idx: if act_order { GIdx::ActOrder } else { GIdx::Absent },
+            in_features: k,
+            out_features: n,
+            ..Case::PLAIN
+        };
+        Ok(case.noise("bench")?)
     }
 }
 
@@ -125,20 +97,6 @@ pub(super) fn copies(layer: &QuantLinear, count: usize) -> Result<Vec<QuantLinea
         })?)
     };
     (0..count).map(copy).collect()
-}
-
-/// Numbers that look random: a multiplicative congruence, of which the upper half is used.
-struct Random(u64);
-
-impl Random {
-    fn word(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 32) as u32
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.word() as usize % end
-    }
 }
 
 #[cfg(test)]
