@@ -185,13 +185,11 @@ impl<'t> Rig<'t> {
         Call::place(layer, self.model.memory().map(|memory| &**memory), x, offsets, self.describe(index, x))
     }
 
-    /// Runs a layer.
-    pub(crate) fn forward(
-        &self,
-        index: usize,
-        x: &Activations,
-        context: &mut Context,
-    ) -> Result<Output, String> {
+    /// Runs a layer, and looks at everything around its tensors afterwards. The output is held to nothing yet.
+    ///
+    /// # Errors
+    /// In words that name the case, and what went wrong.
+    pub fn forward(&self, index: usize, x: &Activations, context: &mut Context) -> Result<Output, String> {
         self.forward_at(index, x, context, Offsets::ALIGNED)
     }
 

@@ -16,6 +16,7 @@ mod support;
 
 use std::ptr;
 
+use gptq_conformance::case::Case;
 use gptq_core::device::{DeviceBuffer as _, Memory as _};
 use gptq_core::post_init::FinalizedModel;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
@@ -26,7 +27,7 @@ use gptq_cuda::{
 
 use limits::{COLD_BYTES, Limits, calls_for, context, graph_us, median};
 use params::GptqDequantizeParams;
-use support::Kind;
+use support::{four_bits, in_act_order};
 
 // SAFETY: made by `cargo xtask codegen` of the params.h of the family, whose kernels take it.
 unsafe impl Params for GptqDequantizeParams {}
@@ -61,11 +62,10 @@ fn main() {
 }
 
 /// Layers of one kind with memory of their own, enough that none stays in a cache.
-fn cold_model(kind: Kind) -> (FinalizedModel, usize) {
-    let packed = support::layer("0", kind);
-    let bytes = packed.info().packed_bytes;
+fn cold_model(case: Case) -> (FinalizedModel, usize) {
+    let bytes = case.outline().unwrap().info().packed_bytes;
     let copies = (COLD_BYTES / 2).div_ceil(bytes).clamp(2, 64);
-    let layers = (0..copies).map(|number| support::layer(&number.to_string(), kind)).collect();
+    let layers = (0..copies).map(|number| case.noise(&number.to_string()).unwrap()).collect();
     (support::open(layers).unwrap(), bytes)
 }
 
@@ -83,8 +83,8 @@ fn decode(gpu: &Gpu, limits: &Limits) {
     ];
     for (name, act_order, shapes) in [("plain", false, &shapes[..]), ("act-order", true, &shapes[..3])] {
         for &(k, n) in shapes {
-            let kind = Kind { act_order, ..Kind::four_bits(k, n) };
-            let (model, bytes) = cold_model(kind);
+            let case = four_bits(k, n);
+            let (model, bytes) = cold_model(if act_order { in_act_order(case) } else { case });
             let read = limits.read_us(bytes);
             let mut line = format!("{:>16} {name:>10} {read:8.1} ", format!("{k} x {n}"));
             for rows in [1, 2, 4, 5, 8, 12, 16, 32, 64] {
@@ -113,12 +113,8 @@ fn dense(gpu: &Gpu, limits: &Limits) {
     let kernels = Kernels::load(gpu, &KernelImage::find("dequantize", None).unwrap()).unwrap();
     let blocks: Kernel<GptqDequantizeParams> = kernels.kernel("gptq_dequantize_blocks_b4_f16").unwrap();
     for (k, n) in [(8192usize, 28672usize), (4096, 4096), (4096, 11008)] {
-        let packed = support::layer("layer", Kind::four_bits(k, n));
-        let part = |bytes: &[u8]| {
-            let mut buffer = gpu.allocate_buffer(bytes.len()).unwrap();
-            gpu.upload(bytes, &mut buffer, 0).unwrap();
-            buffer
-        };
+        let packed = four_bits(k, n).noise("layer").unwrap();
+        let part = |bytes: &[u8]| uploaded(gpu, bytes);
         let (qweight, scales) = (packed.qweight().as_bytes(), packed.scales().as_bytes());
         let zeros =
             part(&packed.zeros().words().iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>());
@@ -154,6 +150,12 @@ fn dense(gpu: &Gpu, limits: &Limits) {
     }
 }
 
+fn uploaded(gpu: &Gpu, bytes: &[u8]) -> CudaBuffer {
+    let mut buffer = gpu.allocate_buffer(bytes.len()).unwrap();
+    gpu.upload(bytes, &mut buffer, 0).unwrap();
+    buffer
+}
+
 fn at<T>(buffer: &CudaBuffer) -> *const T {
     ptr::without_provenance(buffer.address() as usize)
 }
@@ -171,22 +173,22 @@ fn prefill(gpu: &Gpu) {
         (false, 11008, 4096),
         (true, 8192, 8192),
     ] {
-        let packed = support::layer("layer", Kind { act_order, ..Kind::four_bits(k, n) });
-        let mut dense_matrix = gpu.allocate_buffer(2 * k * n).unwrap();
+        let case = four_bits(k, n);
+        let packed = if act_order { in_act_order(case) } else { case }.noise("layer").unwrap();
         // Random weights: products of equal numbers draw less power, and run faster.
         let narrow: Vec<u8> =
             packed.dequantize().iter().flat_map(|w| half::f16::from_f32(*w).to_le_bytes()).collect();
-        gpu.upload(&narrow, &mut dense_matrix, 0).unwrap();
+        let dense_matrix = uploaded(gpu, &narrow);
         let model = support::open(vec![packed]).unwrap();
         for rows in [4096usize, 1024, 256, 64, 16] {
             let x = gptq_conformance::Activations::normal([rows, k], DType::F16, 1);
-            let x_buffer = support::uploaded(gpu, &x.to_bytes());
+            let x_buffer = uploaded(gpu, &x.to_bytes());
             let mut out = gpu.allocate_buffer(2 * rows * n).unwrap();
             let mut context = model.context().unwrap();
             let stream = CudaStream::new(gpu).unwrap();
             let scratch = gpu.allocate_buffer(Matmul::WORKSPACE_BYTES).unwrap();
             let operands = MatmulOperands {
-                x: CudaBuffer::of(&*x_buffer).unwrap().address(),
+                x: x_buffer.address(),
                 w: dense_matrix.address(),
                 out: out.address(),
                 bias: None,
@@ -203,7 +205,7 @@ fn prefill(gpu: &Gpu) {
                     let own = unsafe { CudaStream::from_raw(gpu, own.as_raw()) };
                     let start = CudaEvent::record(&own).unwrap();
                     for _ in 0..calls {
-                        let x = TensorRef::on_device(DType::F16, [rows, k], &*x_buffer, 0).unwrap();
+                        let x = TensorRef::on_device(DType::F16, [rows, k], &x_buffer, 0).unwrap();
                         let mut out = TensorMut::on_device(DType::F16, [rows, n], &mut out, 0).unwrap();
                         model.forward("layer", &x, &mut out, &mut context).unwrap();
                     }

@@ -4,9 +4,11 @@ use gptq_core::Error;
 use gptq_core::device::Memory;
 use gptq_cuda::{CudaBuffer, Gpu};
 
-use crate::support::{Kind, forward, gpu, judge, layer, open};
-use gptq_conformance::Activations;
+use gptq_conformance::case::Case;
+use gptq_conformance::rig::Rig;
 use gptq_core::tensor::DType;
+
+use crate::support::{four_bits, gpu, open, target};
 
 /// Takes memory until about `left` bytes are free.
 fn fill(gpu: &Gpu, left: usize) -> Vec<CudaBuffer> {
@@ -29,7 +31,9 @@ fn fill(gpu: &Gpu, left: usize) -> Vec<CudaBuffer> {
 fn a_model_that_does_not_fit_is_an_error_that_names_the_layer_and_leaves_nothing() {
     let Some(gpu) = gpu("memory that runs out") else { return };
     let names: Vec<String> = (0..12).map(|number| format!("model.layers.{number}.mlp.up_proj")).collect();
-    let layers: Vec<_> = names.iter().map(|name| layer(name, Kind::four_bits(8192, 8192))).collect();
+    let case = |number: usize| Case { seed: number as u64, ..four_bits(8192, 8192) };
+    let layers: Vec<_> =
+        names.iter().enumerate().map(|(number, name)| case(number).noise(name).unwrap()).collect();
     // Once with room, so that what the driver and cuBLASLt keep for themselves is there already.
     let model = open(layers.clone()).unwrap();
     let resident = model.memory_report().layer_bytes;
@@ -51,30 +55,30 @@ fn a_model_that_does_not_fit_is_an_error_that_names_the_layer_and_leaves_nothing
     assert!(after + (8 << 20) >= before, "{before} bytes were free before, {after} after");
 
     drop(held);
-    let model = open(layers.clone()).unwrap();
-    let x = Activations::normal([6, 8192], DType::F16, 1);
-    let out = forward(&model, &names[3], &x, &mut model.context().unwrap());
-    judge(&layers[3], &x, &out);
+    drop(layers);
+    let cases: Vec<Case> = (0..names.len()).map(case).collect();
+    let target = target();
+    let rig = Rig::of_noise(&target, &cases, DType::F16, None).unwrap();
+    rig.forward_right(3, &rig.x(3, 6, DType::F16, 1), &mut rig.context().unwrap()).unwrap();
 }
 
 #[test]
 fn a_context_that_does_not_fit_is_an_error_and_the_model_stays_usable() {
     let Some(gpu) = gpu("a context without memory") else { return };
-    let packed = layer("layer", Kind::four_bits(8192, 8192));
-    let model = open(vec![packed.clone()]).unwrap();
-    let mut context = model.context().unwrap();
+    let target = target();
+    let rig = Rig::of_noise(&target, &[four_bits(8192, 8192)], DType::BF16, None).unwrap();
+    let mut context = rig.context().unwrap();
     let held = fill(&gpu, 8 << 20);
-    let error = model.context().expect_err("there is no memory for its scratch");
+    let error = rig.model().context().expect_err("there is no memory for its scratch");
     assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
     drop(held);
-    let x = Activations::normal([20, 8192], DType::BF16, 1);
-    judge(&packed, &x, &forward(&model, "layer", &x, &mut context));
+    rig.forward_right(0, &rig.x(0, 20, DType::BF16, 1), &mut context).unwrap();
 }
 
 #[test]
 fn a_model_says_what_it_takes() {
     let Some(gpu) = gpu("memory reports") else { return };
-    let layers: Vec<_> = (0..4).map(|i| layer(&i.to_string(), Kind::four_bits(8192, 8192))).collect();
+    let layers: Vec<_> = (0..4).map(|i| four_bits(8192, 8192).noise(&i.to_string()).unwrap()).collect();
     drop(open(layers.clone()).unwrap());
     let before = gpu.available_bytes().unwrap();
     let model = open(layers).unwrap();
