@@ -23,13 +23,8 @@ pub fn open_with(dir: &Path, options: &OpenOptions) -> Checkpoint {
 
 /// Finalizes it on the backend `torch` on the CPU.
 pub fn finalize(checkpoint: Checkpoint) -> FinalizedModel {
-    finalize_on(checkpoint, &Device::Cpu)
-}
-
-/// Finalizes it on the backend `torch`.
-pub fn finalize_on(checkpoint: Checkpoint, device: &Device) -> FinalizedModel {
     let name = checkpoint.dir().map(Path::to_path_buf).unwrap_or_default();
-    let mut request = PlanRequest::new(BACKEND::Torch, device.clone());
+    let mut request = PlanRequest::new(BACKEND::Torch, Device::Cpu);
     request.registry = Registry::empty().with(gptq_torch_fallback::REGISTRATION);
     let finalized =
         request.plan(&checkpoint).and_then(|plan| post_init(checkpoint, plan, PostInitOptions::default()));

@@ -3,43 +3,18 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "what fails here fails the test")]
 
 use gptq_core::checkpoint::{Checkpoint, SettledBy, Severity, StoredTensor};
-use gptq_core::device::Device;
 use gptq_core::post_init::FinalizedModel;
 use gptq_core::{QuantLinear, StoredDtype};
-use gptq_tests_golden::golden::{
-    Golden, ROWS, TOLERANCES, TOLERANCES_OF_ROUNDED_WEIGHTS, Tolerances, checkpoint_dir, names,
-};
-use gptq_tests_golden::run::{bits, finalize_on, forward, open, relative_error};
+use gptq_tests_golden::golden::{Golden, ROWS, TOLERANCES, checkpoint_dir, names};
+use gptq_tests_golden::run::{bits, finalize, forward, open, relative_error};
 
 #[test]
 fn every_layer_computes_what_gptqmodel_computes() {
-    check_every_layer(&Device::Cpu, TOLERANCES);
-}
-
-/// Where there is no GPU this says so; with `GPTQ_REQUIRE_DEVICE` set it fails.
-#[test]
-fn every_layer_computes_on_a_gpu_what_gptqmodel_computes() {
-    let device = Device::Cuda(0);
-    match gptq_torch_fallback::REGISTRATION.probe(&device) {
-        Ok(_) => check_every_layer(&device, TOLERANCES_OF_ROUNDED_WEIGHTS),
-        Err(rejection) => {
-            assert!(std::env::var_os("GPTQ_REQUIRE_DEVICE").is_none(), "{rejection}");
-            eprintln!("skipped the goldens on a GPU: {rejection}");
-        }
-    }
-}
-
-fn check_every_layer(device: &Device, tolerances: Tolerances) {
     let names = names();
     assert!(!names.is_empty(), "there are no goldens");
     println!(
         "{:28} {:>6} {:>6} {:>9} {:>9} {:>9}",
-        format!("worst errors on {device}"),
-        "layers",
-        "dense",
-        "f32",
-        "f16",
-        "bf16"
+        "worst relative errors", "layers", "dense", "f32", "f16", "bf16"
     );
     for name in names {
         let golden = Golden::open(&name);
@@ -48,16 +23,14 @@ fn check_every_layer(device: &Device, tolerances: Tolerances) {
             let packed = checkpoint.layer(&layer).unwrap_or_else(|error| panic!("{name}: {error}"));
             check_stored_zeros(&golden, &name, packed);
         }
-        let model = finalize_on(checkpoint, device);
+        let model = finalize(checkpoint);
         let mut dense = 0;
         let mut worst = [0.0f64; 3];
         for layer in golden.layers() {
             let packed = model.layer(&layer).unwrap_or_else(|error| panic!("{name}: {error}")).packed();
             check_converted_zeros(&golden, &name, packed);
             dense += usize::from(check_dense(&golden, &name, packed));
-            for (worst, error) in
-                worst.iter_mut().zip(check_outputs(&golden, &name, &model, &layer, tolerances))
-            {
+            for (worst, error) in worst.iter_mut().zip(check_outputs(&golden, &name, &model, &layer)) {
                 *worst = worst.max(error);
             }
         }
@@ -109,18 +82,12 @@ fn check_dense(golden: &Golden, name: &str, layer: &QuantLinear) -> bool {
 }
 
 /// The worst error for each dtype of [`TOLERANCES`].
-fn check_outputs(
-    golden: &Golden,
-    name: &str,
-    model: &FinalizedModel,
-    layer: &str,
-    tolerances: Tolerances,
-) -> [f64; 3] {
+fn check_outputs(golden: &Golden, name: &str, model: &FinalizedModel, layer: &str) -> [f64; 3] {
     let mut worst = [0.0f64; 3];
     for rows in ROWS {
         let batch = |side| golden.f32(&format!("{layer}.{side}_m{rows}"));
         let (Some(x), Some(y)) = (batch("x"), batch("y")) else { continue };
-        for ((dtype, tolerance), worst) in tolerances.into_iter().zip(&mut worst) {
+        for ((dtype, tolerance), worst) in TOLERANCES.into_iter().zip(&mut worst) {
             let error = relative_error(&forward(model, layer, &x.data, rows, dtype), &y.data);
             assert!(
                 error <= tolerance,
