@@ -121,6 +121,9 @@ GPTQ_DEVICE uint32_t and_or(uint32_t a, uint32_t b, uint32_t c) {
 #endif
 }
 
+/// mul.hi: the high 32 bits of the product.
+GPTQ_DEVICE uint32_t high_product(uint32_t a, uint32_t b) { return uint32_t(uint64_t(a) * b >> 32); }
+
 // Floats
 
 /// mul.rz: the product cut off, not rounded.
@@ -260,6 +263,48 @@ GPTQ_DEVICE uint4 load_stream(const void* address) {
     return value;
 }
 
+/// The same for one, two or four words.
+GPTQ_DEVICE void load_stream(const void* address, uint32_t (&to)[4]) {
+    const uint4 value = load_stream(address);
+    to[0] = value.x, to[1] = value.y, to[2] = value.z, to[3] = value.w;
+}
+GPTQ_DEVICE void load_stream(const void* address, uint32_t (&to)[2]) {
+#ifdef GPTQ_EMULATOR
+    emulator::load(to, address, sizeof to);
+#else
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 {%0, %1}, [%2];"
+                 : "=r"(to[0]), "=r"(to[1])
+                 : "l"(address));
+#endif
+}
+GPTQ_DEVICE void load_stream(const void* address, uint32_t (&to)[1]) {
+#ifdef GPTQ_EMULATOR
+    emulator::load(to, address, sizeof to);
+#else
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(to[0]) : "l"(address));
+#endif
+}
+
+/// ld.global.nc of what no kernel writes while this one may run, and more than one warp reads.
+GPTQ_DEVICE uint32_t load_constant(const uint32_t* address) {
+    uint32_t value;
+#ifdef GPTQ_EMULATOR
+    emulator::load(&value, address, sizeof value);
+#else
+    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(value) : "l"(address));
+#endif
+    return value;
+}
+GPTQ_DEVICE uint16_t load_constant(const uint16_t* address) {
+    uint16_t value;
+#ifdef GPTQ_EMULATOR
+    emulator::load(&value, address, sizeof value);
+#else
+    asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(value) : "l"(address));
+#endif
+    return value;
+}
+
 /// 4, 8 or 16 bytes at once, as uint32_t, uint2 or uint4.
 template <class T>
 GPTQ_DEVICE T load(const void* address) {
@@ -303,6 +348,10 @@ GPTQ_DEVICE uint32_t shared_address(const void* pointer) {
 GPTQ_DEVICE void copy_async(void* shared, const void* global, bool wanted = true) {
 #ifdef GPTQ_EMULATOR
     emulator::copy_async(shared, global, 16, wanted ? 16 : 0);
+#elif __CUDA_ARCH__ >= 800 && defined(GPTQ_TRY_CA)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+                 "r"(wanted ? 16 : 0)
+                 : "memory");
 #elif __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                  "r"(wanted ? 16 : 0)
@@ -328,6 +377,36 @@ GPTQ_DEVICE void wait_copies() {
     emulator::wait_copies(most_pending_groups);
 #elif __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" ::"n"(most_pending_groups) : "memory");
+#endif
+}
+
+// Order between blocks, and between kernels
+
+/// Adds one to a counter in global memory and tells what it was, so that blocks that share work find out who comes last.
+/// What the threads of this block wrote before the barrier ahead of it is seen by whoever counts later, and the other way
+/// round. Called by one thread of a block.
+GPTQ_DEVICE uint32_t count_arrival(uint32_t* counter) {
+#ifdef GPTQ_EMULATOR
+    return emulator::count_arrival(counter);
+#else
+    uint32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
+#endif
+}
+
+/// griddepcontrol.launch_dependents: a next kernel that was launched to overlap this one may begin.
+GPTQ_DEVICE void let_next_kernel_begin() {
+#if !defined(GPTQ_EMULATOR) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// griddepcontrol.wait: until the kernels before this one have ended and all that they wrote is seen. Before it, a kernel
+/// that may overlap its predecessor touches only what no kernel writes. Nothing where it was launched in the plain way.
+GPTQ_DEVICE void wait_for_earlier_kernels() {
+#if !defined(GPTQ_EMULATOR) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 

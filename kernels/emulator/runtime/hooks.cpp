@@ -69,6 +69,16 @@ uint32_t atomic(Atomic operation, void* address, uint32_t operand, uint32_t expe
     return before;
 }
 
+uint32_t count_arrival(uint32_t* counter) {
+    check(counter, sizeof *counter, Access::atomic, GPTQ_CALL_SITE);
+    const Moment now = present();
+    for (const Arrival& arrival : machine->arrivals) {
+        if (arrival.counter == counter) machine->acquired.push_back({arrival, now});
+    }
+    machine->arrivals.push_back({counter, machine->block_serial, now});
+    return (*counter)++;
+}
+
 void copy_async(void* to, const void* from, size_t bytes, size_t source_bytes) {
     const void* site = GPTQ_CALL_SITE;
     if (source_bytes > 0) check(from, source_bytes, Access::read, site);

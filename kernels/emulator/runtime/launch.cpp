@@ -102,6 +102,7 @@ void begin_block(const Launch& launch, void (*entry)()) {
     machine->at_barrier = machine->done = 0;
     machine->block_serial++;
     machine->barrier_epoch = 0;
+    machine->acquired.clear();
     for (const auto& memory : machine->shared) memory->forget();
     for (uint32_t thread = 0; thread < count; thread++) {
         Fiber& fiber = machine->fibers[thread];
@@ -190,6 +191,12 @@ void make_ready(Fiber& fiber) {
     machine->ready.push_back(fiber.thread);
 }
 
+Moment present() {
+    const Fiber& me = *machine->current;
+    return {machine->barrier_epoch, machine->warps[me.warp].epoch, static_cast<uint16_t>(me.warp),
+            static_cast<uint16_t>(me.thread)};
+}
+
 Index thread_index() { return machine->current->index; }
 Index block_index() { return machine->block; }
 Index block_size() { return machine->launch->block; }
@@ -245,6 +252,7 @@ extern "C" int gptq_emulator_run(const emulator::Launch* launch, emulator::Fault
     machine->failed = false;
     machine->random.seed(static_cast<uint32_t>(launch->seed));
     machine->first_serial = machine->block_serial + 1;
+    machine->arrivals.clear();
     machine->fibers.resize(size_t(launch->block.x) * launch->block.y * launch->block.z);
     for (const Index& block : order_of_blocks(local)) {
         machine->block = block;

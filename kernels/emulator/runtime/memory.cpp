@@ -2,7 +2,7 @@
 //
 // Two accesses race when threads differ, one of them writes, not both are atomic, and nothing orders them. Within a
 // block __syncthreads orders everything; within a warp __syncwarp does too; shuffles, votes and mma do not, and
-// between the blocks of a launch nothing does. So a stamp of (block, barriers passed, warp barriers passed, thread)
+// between the blocks of a launch nothing does but count_arrival. So a stamp of (block, barriers passed, warp barriers passed, thread)
 // decides, whatever order the fibers happened to run in.
 
 #include "memory.h"
@@ -92,10 +92,30 @@ Fault memory_fault(What what, const void* address, size_t bytes, const void* sit
     return fault;
 }
 
+/// Whether what one thread of a block did comes before what another one of it did.
+bool precedes(const Moment& earlier, const Moment& later) {
+    if (earlier.thread == later.thread && earlier.thread != kSeveral) return true;
+    if (earlier.barrier != later.barrier) return earlier.barrier < later.barrier;
+    return earlier.warp == later.warp && earlier.warp != kSeveral && earlier.warp_epoch < later.warp_epoch;
+}
+
+/// Whether the current fiber knows, through a counter, that another block is done with the access behind `stamp`.
+bool acquired(const Stamp& stamp) {
+    const Moment then = {stamp.barrier, stamp.warp_epoch, stamp.warp, stamp.thread}, now = present();
+    for (const Acquired& known : machine->acquired) {
+        if (known.arrival.block == stamp.block && precedes(then, known.arrival.moment) && precedes(known.moment, now)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /// Whether nothing orders the access behind `stamp` before what the current fiber does now.
 bool unordered(const Stamp& stamp, const Region& region) {
     const Fiber& me = *machine->current;
-    if (stamp.block != machine->block_serial) return !region.shared && stamp.block >= machine->first_serial;
+    if (stamp.block != machine->block_serial) {
+        return !region.shared && stamp.block >= machine->first_serial && !acquired(stamp);
+    }
     if (stamp.several_blocks && !region.shared) return true;
     if (stamp.thread == me.thread) return false;
     if (stamp.barrier != machine->barrier_epoch) return false;
@@ -103,13 +123,13 @@ bool unordered(const Stamp& stamp, const Region& region) {
 }
 
 Stamp stamp_of_current(bool atomic, const void* site) {
-    const Fiber& me = *machine->current;
+    const Moment now = present();
     Stamp stamp;
     stamp.block = machine->block_serial;
-    stamp.barrier = machine->barrier_epoch;
-    stamp.warp_epoch = machine->warps[me.warp].epoch;
-    stamp.warp = static_cast<uint16_t>(me.warp);
-    stamp.thread = static_cast<uint16_t>(me.thread);
+    stamp.barrier = now.barrier;
+    stamp.warp_epoch = now.warp_epoch;
+    stamp.warp = now.warp;
+    stamp.thread = now.thread;
     stamp.atomic = atomic;
     stamp.site = site;
     return stamp;

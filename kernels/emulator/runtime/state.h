@@ -64,6 +64,28 @@ struct Warp {
     uint32_t epoch = 0;
 };
 
+/// When a thread did something: how many barriers its block and its warp had passed.
+struct Moment {
+    uint32_t barrier;
+    uint32_t warp_epoch;
+    uint16_t warp;
+    uint16_t thread;
+};
+
+/// A thread counted itself in: what it did so far, and what its block and warp did before their last barriers, is released
+/// to whoever counts at the same place later.
+struct Arrival {
+    const void* counter;
+    uint32_t block;
+    Moment moment;
+};
+
+/// What the present block knows to be done: the thread that counted at once, others after their next barrier.
+struct Acquired {
+    Arrival arrival;
+    Moment moment;
+};
+
 /// All state of one host thread. Fibers stay on the thread that made them.
 struct Machine {
     const Launch* launch = nullptr;
@@ -84,6 +106,9 @@ struct Machine {
     uint32_t block_serial = 0;
     uint32_t first_serial = 0;
     uint32_t barrier_epoch = 0;
+    /// Those of this launch, and what the present block has of them.
+    std::vector<Arrival> arrivals;
+    std::vector<Acquired> acquired;
 
     /// Dynamic shared memory first, then each array that the kernel declares.
     std::vector<std::unique_ptr<SharedMemory>> shared;
@@ -101,6 +126,8 @@ Fault fault_here(What what, const void* site);
 /// Lets another fiber run. Returns when this one is ready again.
 void wait();
 void make_ready(Fiber& fiber);
+/// Where the current fiber is in time.
+Moment present();
 
 /// Ends a lane, and lets what waited only for it take place.
 void leave_warp(const Fiber& fiber);

@@ -42,7 +42,8 @@
 //! # What it does not promise
 //!
 //! Nothing about speed, and nothing about what only one architecture has: `wgmma`, bulk copies and clusters are tested
-//! on a GPU. `__threadfence` orders nothing here. Sums of tensor cores are exact before they are rounded to f32; a GPU's
+//! on a GPU. Of atomics only `count_arrival` orders blocks, and
+//! `__threadfence` orders nothing. Sums of tensor cores are exact before they are rounded to f32; a GPU's
 //! are not.
 
 #[cfg(emulated)]

@@ -1,0 +1,183 @@
+// How weights are arranged for tensor cores, and how a warp turns them into operands of mma.sync.
+//
+// A product out = x W is computed as its transpose: columns of W are the 16 rows of mma's operand A, rows of x ("tokens")
+// the 8 columns of its operand B. So W is cut into strips of 16 columns, a strip into tiles of 64 rows, and a tile into
+// four steps of 16 rows, each the A of one mma:
+//
+//              16 columns            one step, 16 x 16: lane 4g + q has these elements (n in the strip, k in the step)
+//            +-----------+             j = 0: n = g,     k = 2q, 2q + 1
+//   step 0   |           |             j = 1: n = g + 8, k = 2q, 2q + 1
+//   step 1   |  64 rows  |             j = 2: n = g,     k = 2q + 8, 2q + 9
+//   step 2   |           |             j = 3: n = g + 8, k = 2q + 8, 2q + 9
+//   step 3   |           |
+//            +-----------+           so 2 x 16 codes of a tile: (step, j), for the first and for the second k
+//
+// Memory holds strip after strip, in a strip tile after tile, and of a tile the words of all lanes as they are loaded: at
+// 4 bits 16 bytes a lane, 512 contiguous bytes a warp. A lane's codes for the first k lie in the low halves of its words,
+// those for the second in the high halves: one logical operation cuts two codes out of a word as two 16-bit floats.
+// Within a half the codes stand in the order of (step, j), lowest bits first. 3-bit codes are their low two bits so, and
+// their high bits in one more word, at the bits that `high_bit` says.
+//
+// The order of k is that of the rows of W: x needs no shuffling, and wgmma, whose operand A in registers is laid out like
+// mma's, can read the same tiles.
+//
+// Scales are f16 [strips, groups, 8, 2]: those of columns g and g + 8 side by side. Zero points are bytes in the same
+// order.
+#pragma once
+
+#include "ptx.cuh"
+
+namespace gptq {
+
+constexpr uint32_t kStripColumns = 16;
+constexpr uint32_t kStepRows = 16;
+constexpr uint32_t kTileSteps = 4;
+constexpr uint32_t kTileRows = kTileSteps * kStepRows;
+
+/// Bytes of a tile; a lane has one word for each bit of a code.
+template <int kBits>
+constexpr uint32_t kTileBytes = kTileRows * kStripColumns * kBits / 8;
+
+/// Where the high bit of a 3-bit code stands in each half: so that one shift serves the four codes of a step.
+GPTQ_DEVICE constexpr uint32_t high_bit(uint32_t step, uint32_t j) { return 2 * j + 8 * (step / 2) + step % 2; }
+
+/// What a lane has of a tile.
+template <int kBits>
+struct LaneTile {
+    static_assert(kBits == 2 || kBits == 3 || kBits == 4 || kBits == 8, "widths that are arranged");
+    uint32_t words[kBits];
+
+    /// Of the tile that begins at `tile`.
+    GPTQ_DEVICE void read(const char* tile, uint32_t lane) {
+        if constexpr (kBits == 4) {
+            load_stream(tile + lane * 16, words);
+        } else if constexpr (kBits == 8) {
+            read_part<0, 4>(tile + lane * 16);
+            read_part<4, 4>(tile + 512 + lane * 16);
+        } else {
+            read_part<0, 2>(tile + lane * 8);
+            if constexpr (kBits == 3) read_part<2, 1>(tile + 256 + lane * 4);
+        }
+    }
+
+private:
+    template <uint32_t first, uint32_t count>
+    GPTQ_DEVICE void read_part(const char* address) {
+        uint32_t loaded[count];
+        load_stream(address, loaded);
+#pragma unroll
+        for (uint32_t i = 0; i < count; i++) words[first + i] = loaded[i];
+    }
+};
+
+// Codes become floats as dequant.cuh says: under the exponent of 2^m, where m is the length of the mantissa, a code that
+// stands at bit s is 2^m + code * 2^s. Multiplied by 2^-s, less 2^(m - s) + zero: code - zero, exactly.
+
+/// What is needed to know of a type of two 16-bit floats.
+template <class Pair>
+struct Mantissa;
+template <>
+struct Mantissa<f16x2> {
+    static constexpr uint32_t bits = 10, bias = 15;
+};
+template <>
+struct Mantissa<bf16x2> {
+    static constexpr uint32_t bits = 7, bias = 127;
+};
+
+/// At which bit the j-th code of a step is turned into a float: where it stands, if the mantissa reaches so far.
+template <int kBits, class Pair>
+GPTQ_DEVICE constexpr uint32_t raised_at(uint32_t j) {
+    const uint32_t plane = kBits == 3 ? 2 : kBits;
+    const uint32_t at = j * plane % 8;
+    return at + kBits <= Mantissa<Pair>::bits && plane < 8 ? at : 0;
+}
+
+/// 2^power in both halves, without its sign.
+template <class Pair>
+GPTQ_DEVICE constexpr uint32_t power_of_two(int power) {
+    return uint32_t(int(Mantissa<Pair>::bias) + power) * (0x00010001u << Mantissa<Pair>::bits);
+}
+
+/// The zero points of a lane's two columns, g and g + 8, ready to be subtracted from the codes of a step.
+template <int kBits, class Pair>
+struct LaneZeros {
+    /// For the j-th code; two or more of them are one register.
+    Pair minus[4];
+
+    GPTQ_DEVICE LaneZeros(uint32_t zero, uint32_t zero_of_second) {
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            const uint32_t s = raised_at<kBits, Pair>(j);
+            // The last bit of 2^(m - s) counts 2^-s: a zero point shifted by s adds itself.
+            const uint32_t raised = 0x80008000u + power_of_two<Pair>(int(Mantissa<Pair>::bits - s));
+            minus[j].bits = (j % 2 == 0 ? zero : zero_of_second) * (0x00010001u << s) + raised;
+        }
+    }
+};
+
+/// 8 bits do not fit under the exponent of a bf16, and take the way through f32.
+template <>
+struct LaneZeros<8, bf16x2> {
+    float minus[2];
+
+    GPTQ_DEVICE LaneZeros(uint32_t zero, uint32_t zero_of_second) {
+        constexpr uint32_t kMinusTwoTo23 = 0xcb000000u;
+        minus[0] = __uint_as_float(kMinusTwoTo23 | zero);
+        minus[1] = __uint_as_float(kMinusTwoTo23 | zero_of_second);
+    }
+};
+
+GPTQ_DEVICE uint32_t shift_right(uint32_t word, int by) { return by >= 0 ? word >> by : word << -by; }
+
+/// The operand A of a step: code - zero in each of its elements. `step` is known when this is compiled.
+template <int kBits, class Pair>
+GPTQ_DEVICE void unpack(const LaneTile<kBits>& tile, uint32_t step, const LaneZeros<kBits, Pair>& zeros, Pair (&a)[4]) {
+    constexpr uint32_t plane = kBits == 3 ? 2 : kBits;
+    constexpr uint32_t exponent = power_of_two<Pair>(int(Mantissa<Pair>::bits));
+    constexpr uint32_t mask = ((1u << plane) - 1) * 0x00010001u;
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++) {
+        const uint32_t at = (step * 4 + j) * plane;
+        const uint32_t word = tile.words[at / 16];
+        if constexpr (kBits == 8) {
+            // Bytes j % 2 of both halves, each below the exponent's byte.
+            const uint32_t raised = choose_bytes(word, exponent, j % 2 == 0 ? 0x5250 : 0x5351);
+            a[j] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(0)}, zeros.minus[j]);
+        } else {
+            const uint32_t s = raised_at<kBits, Pair>(j);
+            uint32_t raised = and_or(word >> (at % 16 - s), mask << s, exponent);
+            if constexpr (kBits == 3) {
+                const int by = int(high_bit(step, j)) - int(s) - 2;
+                raised = and_or(shift_right(tile.words[2], by), 0x00040004u << s, raised);
+            }
+            a[j] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(-int(s))}, zeros.minus[j]);
+        }
+    }
+}
+
+template <>
+GPTQ_DEVICE void unpack(const LaneTile<8>& tile, uint32_t step, const LaneZeros<8, bf16x2>& zeros, bf16x2 (&a)[4]) {
+    constexpr uint32_t kTwoTo23 = 0x4b000000u;
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++) {
+        const uint32_t word = tile.words[step * 2 + j / 2];
+        const uint32_t low = choose_bytes(word, kTwoTo23, j % 2 == 0 ? 0x7440 : 0x7441);
+        const uint32_t high = choose_bytes(word, kTwoTo23, j % 2 == 0 ? 0x7442 : 0x7443);
+        a[j] = to_bf16x2(__uint_as_float(low) + zeros.minus[j % 2], __uint_as_float(high) + zeros.minus[j % 2]);
+    }
+}
+
+/// What the arrangement of tiles needs to know of an element's type.
+template <class X>
+struct PairOf;
+template <>
+struct PairOf<f16> {
+    using type = f16x2;
+};
+template <>
+struct PairOf<bf16> {
+    using type = bf16x2;
+};
+
+}  // namespace gptq
