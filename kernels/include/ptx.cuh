@@ -348,16 +348,23 @@ GPTQ_DEVICE uint32_t shared_address(const void* pointer) {
 GPTQ_DEVICE void copy_async(void* shared, const void* global, bool wanted = true) {
 #ifdef GPTQ_EMULATOR
     emulator::copy_async(shared, global, 16, wanted ? 16 : 0);
-#elif __CUDA_ARCH__ >= 800 && defined(GPTQ_TRY_CA)
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
-                 "r"(wanted ? 16 : 0)
-                 : "memory");
 #elif __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                  "r"(wanted ? 16 : 0)
                  : "memory");
 #else
     *static_cast<uint4*>(shared) = wanted ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
+#endif
+}
+
+/// The same through the L1: for what other warps of the multiprocessor read at about the same time.
+GPTQ_DEVICE void copy_async_shared_by_warps(void* shared, const void* global, bool wanted = true) {
+#if defined(GPTQ_EMULATOR) || __CUDA_ARCH__ < 800
+    copy_async(shared, global, wanted);
+#else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+                 "r"(wanted ? 16 : 0)
+                 : "memory");
 #endif
 }
 
@@ -382,16 +389,35 @@ GPTQ_DEVICE void wait_copies() {
 
 // Order between blocks, and between kernels
 
-/// Adds one to a counter in global memory and tells what it was, so that blocks that share work find out who comes last.
-/// What the threads of this block wrote before the barrier ahead of it is seen by whoever counts later, and the other way
-/// round. Called by one thread of a block.
-GPTQ_DEVICE uint32_t count_arrival(uint32_t* counter) {
+/// Counts those that arrive at a cell in global memory, up to 255 of them, and tells how many came before: so blocks that
+/// share work find out who comes last. What the threads of this block wrote before the barrier ahead of it is seen by
+/// whoever counts later, and the other way round. Called by one thread of a block.
+///
+/// A cell that nobody has arrived at holds `mark`, whose low byte is zero, or anything else that is no count above it:
+/// scratch need not be cleared. Whoever comes last writes `mark` there again.
+GPTQ_DEVICE uint32_t count_arrival(uint64_t* cell, uint64_t mark) {
 #ifdef GPTQ_EMULATOR
-    return emulator::count_arrival(counter);
+    return emulator::count_arrival(cell, mark);
 #else
-    uint32_t before;
-    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
-    return before;
+    const auto add_one = [&] {
+        uint64_t before;
+        asm volatile("atom.acq_rel.gpu.global.add.u64 %0, [%1], 1;" : "=l"(before) : "l"(cell) : "memory");
+        return before;
+    };
+    const uint64_t before = add_one();
+    if (before - mark < 256) return uint32_t(before - mark);
+    // Not a count: whoever replaces it first is the first.
+    uint64_t seen = before + 1;
+    while (true) {
+        uint64_t found;
+        asm volatile("atom.acq_rel.gpu.global.cas.b64 %0, [%1], %2, %3;"
+                     : "=l"(found)
+                     : "l"(cell), "l"(seen), "l"(mark + 1)
+                     : "memory");
+        if (found == seen) return 0;
+        if (found - mark < 256) return uint32_t(add_one() - mark);
+        seen = found;
+    }
 #endif
 }
 

@@ -22,7 +22,7 @@
 // mma's, can read the same tiles.
 //
 // Scales are f16 [strips, groups, 8, 2]: those of columns g and g + 8 side by side. Zero points are bytes in the same
-// order.
+// order. Rows past the last are codes of any value: x has zeros there.
 #pragma once
 
 #include "ptx.cuh"
@@ -130,41 +130,48 @@ struct LaneZeros<8, bf16x2> {
 
 GPTQ_DEVICE uint32_t shift_right(uint32_t word, int by) { return by >= 0 ? word >> by : word << -by; }
 
-/// The operand A of a step: code - zero in each of its elements. `step` is known when this is compiled.
+/// Half the operand A of a step, of the rows 8 * half on: code - zero in each of its elements. `step` and `half` are known
+/// when this is compiled.
 template <int kBits, class Pair>
-GPTQ_DEVICE void unpack(const LaneTile<kBits>& tile, uint32_t step, const LaneZeros<kBits, Pair>& zeros, Pair (&a)[4]) {
+GPTQ_DEVICE void unpack_half(const LaneTile<kBits>& tile, uint32_t step, uint32_t half,
+                             const LaneZeros<kBits, Pair>& zeros, Pair (&a)[2]) {
     constexpr uint32_t plane = kBits == 3 ? 2 : kBits;
-    constexpr uint32_t exponent = power_of_two<Pair>(int(Mantissa<Pair>::bits));
     constexpr uint32_t mask = ((1u << plane) - 1) * 0x00010001u;
 #pragma unroll
-    for (uint32_t j = 0; j < 4; j++) {
-        const uint32_t at = (step * 4 + j) * plane;
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint32_t j = 2 * half + i, at = (step * 4 + j) * plane;
         const uint32_t word = tile.words[at / 16];
-        if constexpr (kBits == 8) {
-            // Bytes j % 2 of both halves, each below the exponent's byte.
-            const uint32_t raised = choose_bytes(word, exponent, j % 2 == 0 ? 0x5250 : 0x5351);
-            a[j] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(0)}, zeros.minus[j]);
+        if constexpr (kBits == 8 && Mantissa<Pair>::bits < 8) {
+            constexpr uint32_t kTwoTo23 = 0x4b000000u;
+            const uint32_t low = choose_bytes(word, kTwoTo23, i == 0 ? 0x7440 : 0x7441);
+            const uint32_t high = choose_bytes(word, kTwoTo23, i == 0 ? 0x7442 : 0x7443);
+            a[i] = to_bf16x2(__uint_as_float(low) + zeros.minus[i], __uint_as_float(high) + zeros.minus[i]);
+        } else if constexpr (kBits == 8) {
+            // Bytes i of both halves, each below the exponent's byte.
+            constexpr uint32_t exponent = power_of_two<Pair>(int(Mantissa<Pair>::bits));
+            const uint32_t raised = choose_bytes(word, exponent, i == 0 ? 0x5250 : 0x5351);
+            a[i] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(0)}, zeros.minus[j]);
         } else {
+            constexpr uint32_t exponent = power_of_two<Pair>(int(Mantissa<Pair>::bits));
             const uint32_t s = raised_at<kBits, Pair>(j);
             uint32_t raised = and_or(word >> (at % 16 - s), mask << s, exponent);
             if constexpr (kBits == 3) {
                 const int by = int(high_bit(step, j)) - int(s) - 2;
                 raised = and_or(shift_right(tile.words[2], by), 0x00040004u << s, raised);
             }
-            a[j] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(-int(s))}, zeros.minus[j]);
+            a[i] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(-int(s))}, zeros.minus[j]);
         }
     }
 }
 
-template <>
-GPTQ_DEVICE void unpack(const LaneTile<8>& tile, uint32_t step, const LaneZeros<8, bf16x2>& zeros, bf16x2 (&a)[4]) {
-    constexpr uint32_t kTwoTo23 = 0x4b000000u;
+/// The whole operand.
+template <int kBits, class Pair>
+GPTQ_DEVICE void unpack(const LaneTile<kBits>& tile, uint32_t step, const LaneZeros<kBits, Pair>& zeros, Pair (&a)[4]) {
 #pragma unroll
-    for (uint32_t j = 0; j < 4; j++) {
-        const uint32_t word = tile.words[step * 2 + j / 2];
-        const uint32_t low = choose_bytes(word, kTwoTo23, j % 2 == 0 ? 0x7440 : 0x7441);
-        const uint32_t high = choose_bytes(word, kTwoTo23, j % 2 == 0 ? 0x7442 : 0x7443);
-        a[j] = to_bf16x2(__uint_as_float(low) + zeros.minus[j % 2], __uint_as_float(high) + zeros.minus[j % 2]);
+    for (uint32_t half = 0; half < 2; half++) {
+        Pair of_half[2];
+        unpack_half(tile, step, half, zeros, of_half);
+        a[2 * half] = of_half[0], a[2 * half + 1] = of_half[1];
     }
 }
 

@@ -74,8 +74,9 @@ void store(void* to, const void* from, size_t bytes);
 
 enum class Atomic : uint32_t { add_u32, add_f32, exchange, compare_and_swap, min_u32, max_u32 };
 uint32_t atomic(Atomic operation, void* address, uint32_t operand, uint32_t expected);
-/// An addition of one that releases and acquires: the only thing that orders blocks.
-uint32_t count_arrival(uint32_t* counter);
+/// Counts at a cell that may hold anything at first, with an addition that releases and acquires: the only thing that
+/// orders blocks.
+uint32_t count_arrival(uint64_t* cell, uint64_t mark);
 
 // cp.async. The copy takes place at the wait: whoever reads earlier is at fault. Bytes past `source_bytes` are zero.
 void copy_async(void* to, const void* from, size_t bytes, size_t source_bytes);

@@ -69,14 +69,16 @@ uint32_t atomic(Atomic operation, void* address, uint32_t operand, uint32_t expe
     return before;
 }
 
-uint32_t count_arrival(uint32_t* counter) {
-    check(counter, sizeof *counter, Access::atomic, GPTQ_CALL_SITE);
+uint32_t count_arrival(uint64_t* cell, uint64_t mark) {
+    check(cell, sizeof *cell, Access::atomic, GPTQ_CALL_SITE);
     const Moment now = present();
     for (const Arrival& arrival : machine->arrivals) {
-        if (arrival.counter == counter) machine->acquired.push_back({arrival, now});
+        if (arrival.counter == cell) machine->acquired.push_back({arrival, now});
     }
-    machine->arrivals.push_back({counter, machine->block_serial, now});
-    return (*counter)++;
+    machine->arrivals.push_back({cell, machine->block_serial, now});
+    const uint64_t before = *cell - mark < 256 ? *cell : mark;
+    *cell = before + 1;
+    return static_cast<uint32_t>(before - mark);
 }
 
 void copy_async(void* to, const void* from, size_t bytes, size_t source_bytes) {
