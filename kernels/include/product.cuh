@@ -23,7 +23,7 @@ struct ProductShape {
     static constexpr uint32_t kTokens = kTokens_;
     /// Strips of a warp.
     static constexpr uint32_t kStrips = kStrips_;
-    /// Tiles of each strip that a warp has on the way.
+    /// Tiles of each strip that a warp of product_few.cuh has on the way.
     static constexpr uint32_t kAhead = kAhead_;
     /// Rows of W that surely share a scale: 64, 32, 16 or 8.
     static constexpr uint32_t kRunRows = kRunRows_;
@@ -72,6 +72,16 @@ struct LaneScales {
             const size_t at = (size_t(strip) * p.groups + group) * 8 + lane / 4;
             scales[run] = load_constant(static_cast<const uint32_t*>(p.scales) + at);
             if constexpr (S::kAsymmetric) zeros[run] = load_constant(static_cast<const uint16_t*>(p.zeros) + at);
+        }
+    }
+
+    /// Of a copy in shared memory: of each run 16 scales and 16 zero points, `run_bytes` from run to run.
+    template <uint32_t run_bytes>
+    GPTQ_DEVICE void read_shared(const char* runs, uint32_t lane) {
+#pragma unroll
+        for (uint32_t run = 0; run < S::kRuns; run++) {
+            scales[run] = load<uint32_t>(runs + run * run_bytes + lane / 4 * 4);
+            if constexpr (S::kAsymmetric) zeros[run] = load<uint16_t>(runs + run * run_bytes + 32 + lane / 4 * 2);
         }
     }
 

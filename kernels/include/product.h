@@ -17,12 +17,9 @@ struct GptqProductParams {
     const void* zeros;
     /* [N] of bias_dtype, or null. */
     const void* bias;
-    /* [rows, K] and [rows, N], both of the type in the kernel's name. */
+    /* [rows, K], columns in the order of the arrangement's rows, and [rows, N]; both of the type in the kernel's name. */
     const void* x;
     void* out;
-    /* Where order is not null: which column of x belongs to a row of the arrangement, [tiles * 64] indices of 16 bits; those
-     * past the last row name any column. Only kernels that gather read it. */
-    const uint16_t* order;
     /* [splits, rows, gridDim.x * columns of a block], where splits is more than 1. */
     float* partial;
     /* A cell for each block in x, where splits is more than 1: see count_arrival. */
@@ -43,8 +40,7 @@ struct GptqProductParams {
     uint32_t split_tiles;
     uint32_t scale_dtype;
     uint32_t bias_dtype;
-    uint32_t reserved;
 };
-static_assert(sizeof(struct GptqProductParams) == 128, "Rust's copy of the struct has 128 bytes");
+static_assert(sizeof(struct GptqProductParams) == 120, "Rust's copy of the struct has 120 bytes");
 
 #endif

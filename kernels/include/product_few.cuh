@@ -9,8 +9,7 @@
 //   strip 0        | w0 w1 w2 w3 w0 w1 w2 w3 w0 ..        sums of 16 x kTokens
 //   strip 1        | w0 w1 w2 w3 w0 w1 w2 w3 w0 ..        in f32, in registers
 //
-// Where rows of W were sorted (act-order), x is gathered. For one row of x the block does so itself: it copies the row
-// into shared memory as it is, and each warp picks the columns of a tile there, where a gather costs a few bank conflicts.
+// Blocks of a multiprocessor read the same x at about the same time: it comes through the L1.
 #pragma once
 
 #include "product.cuh"
@@ -18,28 +17,24 @@
 namespace gptq {
 
 /// Where a warp reads, and what it has on the way.
-template <class S, int kWarps, bool kGathers>
+template <class S>
 struct Stream {
-    static_assert(!kGathers || S::kTokens == 1, "a block gathers one row of x");
     const Product& p;
     const uint32_t lane;
     const uint32_t strip;
     const char* x;
-    /// kAhead pieces of x; one where it is gathered, and the row it is gathered from.
+    /// kAhead pieces of x.
     char* pieces;
-    const uint16_t* row;
 
     LaneTile<S::kBits> tiles[S::kAhead][S::kStrips];
     LaneScales<S> scales[S::kAhead][S::kStrips];
-    uint32_t order[kGathers ? S::kAhead : 1];
 
-    GPTQ_DEVICE Stream(const Product& p, uint32_t lane, char* pieces, const char* row)
+    GPTQ_DEVICE Stream(const Product& p, uint32_t lane, char* pieces)
         : p(p), lane(lane), strip(blockIdx.x * S::kStrips), pieces(pieces) {
         x = static_cast<const char*>(p.x) + size_t(lane / 8) * p.in_features * 2 + lane % 8 * 16;
-        this->row = reinterpret_cast<const uint16_t*>(row);
     }
 
-    /// Lets come what no kernel writes: the weights of a tile, their scales and zero points, the order of their rows.
+    /// Lets come what no kernel writes: the weights of a tile, their scales and zero points.
     GPTQ_DEVICE void read(uint32_t slot, uint32_t tile) {
         const size_t strip_bytes = size_t(p.tiles) * kTileBytes<S::kBits>;
         const char* weights = static_cast<const char*>(p.weights) + strip * strip_bytes;
@@ -49,15 +44,10 @@ struct Stream {
         }
 #pragma unroll
         for (uint32_t s = 0; s < S::kStrips; s++) scales[slot][s].read(p, strip + s, tile, lane);
-        if constexpr (kGathers) {
-            order[slot] = load_constant(reinterpret_cast<const uint32_t*>(p.order) + tile * (kTileRows / 2) + lane);
-        }
     }
 
-    /// Lets x [rows, tile * 64 ..] be copied. Rows past the last are left as they are in shared memory; nobody writes what
-    /// comes out of them.
+    /// Lets x [rows, tile * 64 ..] be copied. Rows past the last are left as they are in shared memory; nobody reads them.
     GPTQ_DEVICE void copy(uint32_t slot, uint32_t tile) {
-        if constexpr (kGathers) return;
         char* const piece = pieces + slot * S::kPieceBytes;
         const bool wanted = tile * kTileRows + lane % 8 * 8 < p.in_features;
         const char* from = x + (wanted ? size_t(tile) * (kTileRows * 2) : 0);
@@ -69,56 +59,26 @@ struct Stream {
             from += size_t(p.in_features) * 8;
         }
     }
-
-    /// The piece of x for a tile, complete. To be called by whole warps.
-    GPTQ_DEVICE const char* piece(uint32_t slot, uint32_t tile) {
-        if constexpr (kGathers) {
-            const uint32_t k = tile * kTileRows + lane * 2;
-            // K is a multiple of 32, so that both or none are past the end.
-            uint32_t pair = 0;
-            if (k < p.in_features) pair = row[order[slot] & 0xffff] | uint32_t(row[order[slot] >> 16]) << 16;
-            __syncwarp();
-            store(pieces + lane * 4, pair);
-            __syncwarp();
-            return pieces;
-        } else {
-            wait_copies<S::kAhead - 1>();
-            __syncwarp();
-            return pieces + slot * S::kPieceBytes;
-        }
-    }
 };
 
-/// Shared memory: what warps have of x and the row that is gathered, or the sums, whichever is more. Rust counts the same.
-template <class S, int kWarps, bool kGathers>
+/// Shared memory: the pieces of x of all warps, or their sums, whichever is more. Rust counts the same.
+template <class S, int kWarps>
 GPTQ_DEVICE void multiply_few(const Product& p) {
     GPTQ_SHARED_DYNAMIC(char, shared);
     const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    constexpr uint32_t kPieces = kGathers ? 1 : S::kAhead;
-    char* const row = shared + kWarps * kPieces * S::kPieceBytes;
-
     const uint32_t begin = blockIdx.y * p.split_tiles, end = smaller(begin + p.split_tiles, p.tiles);
     const uint32_t first = begin + warp;
-    Stream<S, kWarps, kGathers> stream(p, lane, shared + warp * kPieces * S::kPieceBytes, row);
+    Stream<S> stream(p, lane, shared + warp * S::kAhead * S::kPieceBytes);
 #pragma unroll
     for (uint32_t slot = 0; slot < S::kAhead; slot++) {
         if (first + slot * kWarps < end) stream.read(slot, first + slot * kWarps);
     }
     let_next_kernel_begin();
     wait_for_earlier_kernels();
-    if constexpr (kGathers) {
-        for (uint32_t part = threadIdx.x; part < p.in_features / 8; part += kWarps * kWarp) {
-            copy_async_shared_by_warps(row + part * 16, static_cast<const char*>(p.x) + size_t(part) * 16);
-        }
-        commit_copies();
-        wait_copies<0>();
-        __syncthreads();
-    } else {
 #pragma unroll
-        for (uint32_t slot = 0; slot < S::kAhead; slot++) {
-            if (first + slot * kWarps < end) stream.copy(slot, first + slot * kWarps);
-            commit_copies();
-        }
+    for (uint32_t slot = 0; slot < S::kAhead; slot++) {
+        if (first + slot * kWarps < end) stream.copy(slot, first + slot * kWarps);
+        commit_copies();
     }
 
     float sums[S::kStrips][S::kTokenTiles][4] = {};
@@ -128,25 +88,25 @@ GPTQ_DEVICE void multiply_few(const Product& p) {
         for (uint32_t slot = 0; slot < S::kAhead; slot++) {
             const uint32_t tile = base + slot * kWarps, later = tile + S::kAhead * kWarps;
             if (tile >= end) break;
+            wait_copies<S::kAhead - 1>();
+            __syncwarp();
             typename S::Pair x[S::kTokenTiles][kTileSteps][2];
-            read_piece<S>(stream.piece(slot, tile), 0, p.rows, lane, x);
+            read_piece<S>(stream.pieces + slot * S::kPieceBytes, 0, p.rows, lane, x);
 #pragma unroll
             for (uint32_t s = 0; s < S::kStrips; s++) {
                 add_tile<S>(stream.tiles[slot][s], stream.scales[slot][s], p.scale_dtype, x, sums[s]);
             }
             if (later < end) {
                 stream.read(slot, later);
-                if constexpr (!kGathers) {
-                    __syncwarp();
-                    stream.copy(slot, later);
-                }
+                __syncwarp();
+                stream.copy(slot, later);
             }
-            if constexpr (!kGathers) commit_copies();
+            commit_copies();
         }
     }
 
     // The sums take the place of x.
-    if constexpr (!kGathers) wait_copies<0>();
+    wait_copies<0>();
     __syncthreads();
     constexpr uint32_t kColumns = S::kStrips * kStripColumns;
     const uint32_t stride = sum_stride(kColumns);

@@ -1,12 +1,16 @@
 // The product for some rows of x, 9 to 64.
 //
 // Here reading x is what costs: a block that has 16 columns reads M / 4 times as many bytes of x as of weights. So a block is
-// wide, and x goes through shared memory once for all its columns: a ring of stages, each some columns of x of all rows.
-// Warps stand side by side, kStrips strips each, in kRowWarps rows, which divide the tiles of a stage.
+// wide, and x goes through shared memory once for all its columns. Warps stand side by side, kStrips strips each, in
+// kRowWarps rows, which divide the tiles of a stage.
 //
 //                  strips 0, 1   2, 3   4, 5  ..   as many as the launch says
 //   tiles 0, 2, ..     w0         w1     w2
 //   tiles 1, 3, ..     w7         w8     w9         and all of them meet at a barrier once a stage
+//
+// A stage has everything that its tiles need: x, weights, scales and zero points. A ring of stages is on the way in shared
+// memory. (Weights on the way in registers, as in product_few.cuh, did not work here: what a warp waits for is counted on
+// six counters, which loads on the way share with all others, so that each tile waited for the youngest of them.)
 //
 // How many columns a block has, and in how many parts K is divided, is chosen so that there is one block for each
 // multiprocessor, or a little less: nothing is left over for a second wave.
@@ -16,20 +20,31 @@
 
 namespace gptq {
 
-template <class S, int kRowWarps_>
+/// A stage in shared memory: pieces of x, then of each tile and strip the tile, then of each their scales and zero points.
+template <class S, int kRowWarps_, int kTiles_>
 struct Stages {
     static constexpr uint32_t kRowWarps = kRowWarps_;
     /// Tiles of a stage that a row of warps takes.
-    static constexpr uint32_t kTiles = S::kAhead < 2 ? 1 : 2;
+    static constexpr uint32_t kTiles = kTiles_;
     static constexpr uint32_t kCount = 4;
     static constexpr uint32_t kPieces = kTiles * kRowWarps;
-    static constexpr uint32_t kBytes = kPieces * S::kPieceBytes;
-    static_assert(S::kAhead % kTiles == 0, "slots are used in turn");
+    static constexpr uint32_t kTileBytes_ = kTileBytes<S::kBits>;
+    /// Of each run of a tile: 16 scales and as many zero points.
+    static constexpr uint32_t kRunBytes = 48;
+    static constexpr uint32_t kWeightsAt = kPieces * S::kPieceBytes;
+
+    GPTQ_DEVICE static uint32_t tile_at(uint32_t piece, uint32_t strip, uint32_t strips) {
+        return kWeightsAt + (piece * strips + strip) * kTileBytes_;
+    }
+    GPTQ_DEVICE static uint32_t runs_at(uint32_t piece, uint32_t strip, uint32_t strips) {
+        return kWeightsAt + kPieces * strips * kTileBytes_ + (piece * strips + strip) * S::kRuns * kRunBytes;
+    }
+    GPTQ_DEVICE static uint32_t bytes(uint32_t strips) { return runs_at(kPieces, 0, strips); }
 };
 
-/// Lets the stage that begins at `tile` come: pieces of x, zeros past K. All threads of the block take part.
+/// Lets x of the stage that begins at `tile` come, zeros past K. All threads of the block take part.
 template <class S, class St>
-GPTQ_DEVICE void copy_stage(const Product& p, char* stage, uint32_t tile, uint32_t end) {
+GPTQ_DEVICE void copy_x(const Product& p, char* stage, uint32_t tile, uint32_t end) {
     for (uint32_t at = threadIdx.x; at < p.rows * St::kPieces * 8; at += blockDim.x) {
         const uint32_t part = at % 8, piece = at / 8 % St::kPieces, token = at / 8 / St::kPieces;
         const uint32_t k = (tile + piece) * kTileRows + part * 8;
@@ -37,6 +52,33 @@ GPTQ_DEVICE void copy_stage(const Product& p, char* stage, uint32_t tile, uint32
         const bool wanted = k < p.in_features;
         copy_async(stage + piece * S::kPieceBytes + piece_offset(token, part),
                    static_cast<const char*>(p.x) + (size_t(token) * p.in_features + (wanted ? k : 0)) * 2, wanted);
+    }
+}
+
+/// Lets a tile of a warp's strips come, with its scales and zero points. `strip` is the warp's first one, `of_block` the
+/// same counted from the block's.
+template <class S, class St>
+GPTQ_DEVICE void copy_tile(const Product& p, char* stage, uint32_t piece, uint32_t tile, uint32_t strip, uint32_t of_block,
+                           uint32_t strips, uint32_t lane) {
+    constexpr uint32_t kParts = St::kTileBytes_ / 16, kRunParts = S::kAsymmetric ? 3 : 2;
+#pragma unroll
+    for (uint32_t first = 0; first < S::kStrips * kParts; first += kWarp) {
+        const uint32_t s = (first + lane) / kParts, part = (first + lane) % kParts;
+        if (S::kStrips * kParts % kWarp != 0 && s >= S::kStrips) break;
+        copy_async(stage + St::tile_at(piece, of_block + s, strips) + part * 16,
+                   static_cast<const char*>(p.weights) +
+                       (size_t(strip + s) * p.tiles + tile) * St::kTileBytes_ + part * 16);
+    }
+#pragma unroll
+    for (uint32_t first = 0; first < S::kStrips * S::kRuns * kRunParts; first += kWarp) {
+        const uint32_t run_of_strips = (first + lane) / kRunParts, part = (first + lane) % kRunParts;
+        const uint32_t s = run_of_strips / S::kRuns, run = run_of_strips % S::kRuns;
+        if (s >= S::kStrips) break;
+        const uint32_t group = high_product(2 * (tile * S::kRuns + run) + 1, p.inverse_of_group);
+        const size_t at = size_t(strip + s) * p.groups + group;
+        copy_async(stage + St::runs_at(piece, of_block + s, strips) + run * St::kRunBytes + part * 16,
+                   part == 2 ? static_cast<const char*>(p.zeros) + at * 16
+                             : static_cast<const char*>(p.scales) + at * 32 + part * 16);
     }
 }
 
@@ -91,87 +133,82 @@ GPTQ_DEVICE void add_tile_to_many(const LaneTile<S::kBits> (&tiles)[S::kStrips],
 }
 
 /// Shared memory: the ring, or the sums of kRowWarps rows of warps, whichever is more. Rust counts the same.
-template <class S, int kRowWarps>
+template <class S, int kRowWarps, int kTiles>
 GPTQ_DEVICE void multiply_some(const Product& p) {
-    using St = Stages<S, kRowWarps>;
+    using St = Stages<S, kRowWarps, kTiles>;
     GPTQ_SHARED_DYNAMIC(char, shared);
     const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    const uint32_t column_warps = blockDim.x / kWarp / kRowWarps, column_warp = warp % column_warps;
-    const uint32_t row_warp = warp / column_warps, columns = column_warps * S::kStrips * kStripColumns;
+    const uint32_t column_warps = blockDim.x / kWarp / kRowWarps, strips = column_warps * S::kStrips;
+    const uint32_t row_warp = warp / column_warps, of_block = warp % column_warps * S::kStrips;
     // The last block may be wider than what is left: strips come in eights, and warps without one only help with x.
-    const uint32_t strip = (blockIdx.x * column_warps + column_warp) * S::kStrips;
+    const uint32_t strip = blockIdx.x * strips + of_block;
     const bool has_strips = strip < p.strips;
     const uint32_t begin = blockIdx.y * p.split_tiles, end = smaller(begin + p.split_tiles, p.tiles);
-    const size_t strip_bytes = size_t(p.tiles) * kTileBytes<S::kBits>;
-    const char* const weights = static_cast<const char*>(p.weights) + strip * strip_bytes;
+    const uint32_t stage_bytes = St::bytes(strips);
 
-    LaneTile<S::kBits> tiles[S::kAhead][S::kStrips];
-    LaneScales<S> scales[S::kAhead][S::kStrips];
-    const auto read = [&](uint32_t slot, uint32_t tile) {
-        if (!has_strips || tile >= end) return;
+    const auto copy_weights = [&](uint32_t stage) {
+        char* const to = shared + stage % St::kCount * stage_bytes;
 #pragma unroll
-        for (uint32_t s = 0; s < S::kStrips; s++) {
-            tiles[slot][s].read(weights + s * strip_bytes + size_t(tile) * kTileBytes<S::kBits>, lane);
+        for (uint32_t i = 0; i < kTiles; i++) {
+            const uint32_t piece = i * kRowWarps + row_warp, tile = begin + stage * St::kPieces + piece;
+            if (has_strips && tile < end) copy_tile<S, St>(p, to, piece, tile, strip, of_block, strips, lane);
         }
-#pragma unroll
-        for (uint32_t s = 0; s < S::kStrips; s++) scales[slot][s].read(p, strip + s, tile, lane);
     };
-#pragma unroll
-    for (uint32_t slot = 0; slot < S::kAhead; slot++) read(slot, begin + slot * kRowWarps + row_warp);
-
-    let_next_kernel_begin();
-    wait_for_earlier_kernels();
-    const auto copy = [&](uint32_t stage) {
+    const auto copy_rows = [&](uint32_t stage) {
         const uint32_t tile = begin + stage * St::kPieces;
-        if (tile < end) copy_stage<S, St>(p, shared + stage % St::kCount * St::kBytes, tile, end);
+        if (tile < end) copy_x<S, St>(p, shared + stage % St::kCount * stage_bytes, tile, end);
         commit_copies();
     };
+    // Weights are there before the kernel in front of this one has ended.
 #pragma unroll
-    for (uint32_t stage = 0; stage < St::kCount - 1; stage++) copy(stage);
+    for (uint32_t stage = 0; stage < St::kCount - 1; stage++) copy_weights(stage);
+    let_next_kernel_begin();
+    wait_for_earlier_kernels();
+#pragma unroll
+    for (uint32_t stage = 0; stage < St::kCount - 1; stage++) copy_rows(stage);
 
     float sums[S::kStrips][S::kTokenTiles][4] = {};
-    constexpr uint32_t kStagesOfSlots = S::kAhead / St::kTiles;
 #pragma unroll 1
-    for (uint32_t first_stage = 0; begin + first_stage * St::kPieces < end; first_stage += kStagesOfSlots) {
+    for (uint32_t stage = 0; begin + stage * St::kPieces < end; stage++) {
+        // This stage has come, and everybody is done with the one before, whose place the next takes.
+        wait_copies<St::kCount - 2>();
+        __syncthreads();
+        copy_weights(stage + St::kCount - 1);
+        copy_rows(stage + St::kCount - 1);
+        const char* const here = shared + stage % St::kCount * stage_bytes;
 #pragma unroll
-        for (uint32_t next = 0; next < kStagesOfSlots; next++) {
-            const uint32_t stage = first_stage + next;
-            if (begin + stage * St::kPieces >= end) break;
-            // This stage has come, and everybody is done with the one before, whose place the next takes.
-            wait_copies<St::kCount - 2>();
-            __syncthreads();
-            copy(stage + St::kCount - 1);
-            const char* const x_stage = shared + stage % St::kCount * St::kBytes;
+        for (uint32_t i = 0; i < kTiles; i++) {
+            const uint32_t piece = i * kRowWarps + row_warp;
+            if (!has_strips || begin + stage * St::kPieces + piece >= end) break;
+            LaneTile<S::kBits> tiles[S::kStrips];
+            LaneScales<S> scales[S::kStrips];
 #pragma unroll
-            for (uint32_t i = 0; i < St::kTiles; i++) {
-                const uint32_t slot = next * St::kTiles + i, piece = i * kRowWarps + row_warp;
-                const uint32_t tile = begin + stage * St::kPieces + piece;
-                if (!has_strips || tile >= end) continue;
-                const char* const x_piece = x_stage + piece * S::kPieceBytes;
-                if constexpr (S::kTokenTiles > 4) {
-                    add_tile_to_many<S>(tiles[slot], scales[slot], p, x_piece, lane, sums);
-                } else {
-                    typename S::Pair x[S::kTokenTiles][kTileSteps][2];
-                    read_piece<S>(x_piece, 0, p.rows, lane, x);
+            for (uint32_t s = 0; s < S::kStrips; s++) {
+                tiles[s].read_shared(here + St::tile_at(piece, of_block + s, strips), lane);
+                scales[s].template read_shared<St::kRunBytes>(here + St::runs_at(piece, of_block + s, strips), lane);
+            }
+            const char* const x_piece = here + piece * S::kPieceBytes;
+            if constexpr (S::kTokenTiles > 4) {
+                add_tile_to_many<S>(tiles, scales, p, x_piece, lane, sums);
+            } else {
+                typename S::Pair x[S::kTokenTiles][kTileSteps][2];
+                read_piece<S>(x_piece, 0, p.rows, lane, x);
 #pragma unroll
-                    for (uint32_t s = 0; s < S::kStrips; s++) {
-                        add_tile<S>(tiles[slot][s], scales[slot][s], p.scale_dtype, x, sums[s]);
-                    }
+                for (uint32_t s = 0; s < S::kStrips; s++) {
+                    add_tile<S>(tiles[s], scales[s], p.scale_dtype, x, sums[s]);
                 }
-                read(slot, tile + S::kAhead * kRowWarps);
             }
         }
     }
 
-    // The sums take the place of x.
+    // The sums take the place of the ring.
     wait_copies<0>();
     __syncthreads();
-    const uint32_t stride = sum_stride(columns);
+    const uint32_t columns = strips * kStripColumns, stride = sum_stride(columns);
     float* const all_sums = reinterpret_cast<float*>(shared);
 #pragma unroll
     for (uint32_t s = 0; s < S::kStrips; s++) {
-        keep_sums(all_sums + row_warp * p.rows * stride + (column_warp * S::kStrips + s) * kStripColumns, stride, p.rows,
-                  lane, sums[s]);
+        keep_sums(all_sums + row_warp * p.rows * stride + (of_block + s) * kStripColumns, stride, p.rows, lane, sums[s]);
     }
     __syncthreads();
     finish<typename S::X, kRowWarps>(p, all_sums, columns, blockDim.x);

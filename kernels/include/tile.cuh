@@ -60,6 +60,43 @@ struct LaneTile {
         }
     }
 
+    /// Of a copy of a tile in shared memory.
+    GPTQ_DEVICE void read_shared(const char* tile, uint32_t lane) {
+        if constexpr (kBits >= 4) {
+#pragma unroll
+            for (uint32_t w = 0; w < kBits; w += 4) {
+                const uint4 four = load<uint4>(tile + w * 128 + lane * 16);
+                words[w] = four.x, words[w + 1] = four.y, words[w + 2] = four.z, words[w + 3] = four.w;
+            }
+        } else {
+            const uint2 two = load<uint2>(tile + lane * 8);
+            words[0] = two.x, words[1] = two.y;
+            if constexpr (kBits == 3) words[2] = load<uint32_t>(tile + 256 + lane * 4);
+        }
+    }
+
+    /// To the tile that begins at `tile`.
+    GPTQ_DEVICE void write(char* tile, uint32_t lane) const {
+        if constexpr (kBits >= 4) {
+#pragma unroll
+            for (uint32_t w = 0; w < kBits; w += 4) {
+                store_global(tile + w * 128 + lane * 16, make_uint4(words[w], words[w + 1], words[w + 2], words[w + 3]));
+            }
+        } else {
+            store(tile + lane * 8, make_uint2(words[0], words[1]));
+            if constexpr (kBits == 3) store(tile + 256 + lane * 4, words[2]);
+        }
+    }
+
+    /// Puts a code into the `half` of what the lane has for (step, j). Words are zero before the first one. All but `code`
+    /// is known when this is compiled.
+    GPTQ_DEVICE void put(uint32_t step, uint32_t j, uint32_t half, uint32_t code) {
+        constexpr uint32_t plane = kBits == 3 ? 2 : kBits;
+        const uint32_t at = (step * 4 + j) * plane;
+        words[at / 16] |= (kBits == 3 ? code & 3 : code) << (at % 16 + 16 * half);
+        if constexpr (kBits == 3) words[2] |= code >> 2 << (high_bit(step, j) + 16 * half);
+    }
+
 private:
     template <uint32_t first, uint32_t count>
     GPTQ_DEVICE void read_part(const char* address) {

@@ -1,0 +1,7 @@
+// Products of layers of 3 bits with x in bf16.
+#include "products.cuh"
+
+#if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+WHOLE_TILES(b3, 3, bf16, true, 2, 4, 2, 2)
+PARTS_OF_TILES(b3, 3, bf16)
+#endif
