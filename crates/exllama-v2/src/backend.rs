@@ -1,0 +1,282 @@
+//! The three steps.
+#![expect(unsafe_code, reason = "launches the kernels that arrange layers")]
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+
+use bytemuck::cast_slice;
+use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome, Rejection};
+use gptq_core::device::{Context, Device, Memory, Stream as _};
+use gptq_core::format::{Bits, Packing, ZeroEncoding};
+use gptq_core::tensor::{DType, TensorMut, TensorRef};
+use gptq_core::{Error, QuantLinear, Result};
+use gptq_cuda::{ComputeCapability, CudaBuffer, CudaStream, CudaVersion, Gpu, KernelImage, Kernels, Matmul};
+
+use crate::kernels::{ArrangeKernels, Packed, ProductKernels};
+use crate::linear::{ExllamaLinear, KernelSet, Shared};
+use crate::memory::{LayerPlan, Planner, Tensors, biases};
+use crate::products::{GpuShape, Product, Variant};
+use crate::{EMBEDDED, FAMILY, ID, x_dtypes};
+
+/// Rows of x for which products of cuBLASLt are tried once when a model is made ready: it chooses an algorithm and loads its
+/// kernels at the first call, which takes milliseconds.
+const TRIED_ROWS: [usize; 2] = [256, 512];
+/// Shared memory that kernels declare for themselves, at most.
+const DECLARED_SHARED_BYTES: u32 = 64;
+/// Kernels may begin before the one in front of them ends from Hopper on, and graphs know of it since CUDA 12.3.
+const OVERLAPPING: (ComputeCapability, CudaVersion) =
+    (ComputeCapability { major: 9, minor: 0 }, CudaVersion { major: 12, minor: 3 });
+
+/// The backend, opened for one model on a GPU.
+pub(crate) struct ExllamaBackend {
+    gpu: Gpu,
+    kernels: Kernels,
+    /// Taken by the layers in step 2.
+    matmul: Option<Matmul>,
+    scratch_bytes: usize,
+}
+
+/// A layer of step 2, in device memory.
+struct Ready {
+    id: LayerId,
+    layer: gptq_core::LayerInfo,
+    tensors: Tensors,
+    resident_bytes: usize,
+}
+
+impl ExllamaBackend {
+    pub(crate) fn open(device: &Device, _options: &Options) -> Result<Box<dyn Backend>> {
+        let refused = |rejection: Rejection| Error::Rejected {
+            backend: ID,
+            subject: format!("on {device}"),
+            rejection: Box::new(rejection),
+        };
+        let Device::Cuda(ordinal) = device else { return Err(refused(crate::elsewhere(device))) };
+        let image = KernelImage::find(FAMILY, EMBEDDED).map_err(refused)?;
+        let gpu = Gpu::open(*ordinal).map_err(refused)?;
+        let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
+        let matmul = Matmul::open(&gpu).map_err(refused)?;
+        Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), scratch_bytes: 0 }))
+    }
+
+    fn gpu_shape(&self) -> GpuShape {
+        let info = self.gpu.info();
+        GpuShape {
+            multiprocessors: info.multiprocessors as usize,
+            shared_bytes: info.shared_bytes_per_block.saturating_sub(DECLARED_SHARED_BYTES) as usize,
+        }
+    }
+
+    /// Allocates the memory of all layers. Where the GPU has less, the error names the layer at which it ends.
+    fn allocate(&self, layers: &LayerSource<'_>, ends: &[usize]) -> Result<CudaBuffer> {
+        let total = ends.last().copied().unwrap_or(0);
+        self.gpu.allocate_buffer(total).map_err(|error| match error {
+            Error::OutOfMemory { device, needed, available, remedy, .. } => {
+                let fits = ends.iter().filter(|&&end| end <= available.unwrap_or(0)).count();
+                let name = layers.upcoming().nth(fits.min(ends.len().saturating_sub(1)));
+                let name = name.map(|layer| layer.name().to_owned()).unwrap_or_default();
+                Error::OutOfMemory {
+                    device,
+                    what: format!(
+                        "the model, of whose {} layers `{name}` is the first that does not fit,",
+                        ends.len()
+                    ),
+                    needed,
+                    available,
+                    remedy,
+                }
+            }
+            other => other,
+        })
+    }
+
+    /// Brings every layer to the GPU as it is packed, and arranges it there.
+    fn arrange(
+        &self,
+        layers: &mut LayerSource<'_>,
+        plans: &[LayerPlan],
+        ends: &[usize],
+        memory: &mut CudaBuffer,
+    ) -> Result<Vec<Ready>> {
+        let packed_bytes = layers.upcoming().map(packed_bytes).max().unwrap_or(0);
+        let mut packed = self.gpu.allocate_buffer(packed_bytes)?;
+        let stream = CudaStream::new(&self.gpu)?;
+        let shared_bytes = self.gpu_shape().shared_bytes;
+        let mut sets: Vec<((Bits, Packing), ArrangeKernels)> = Vec::new();
+        let arrival_mark = RandomState::new().build_hasher().finish() & !0xff;
+        let (base, mut ready, mut start) = (memory.address(), Vec::with_capacity(plans.len()), 0);
+        for (plan, &end) in plans.iter().zip(ends) {
+            let Some((id, layer)) = layers.next_layer() else { break };
+            let format = (layer.info().bits, layer.info().packing);
+            if !sets.iter().any(|(known, _)| *known == format) {
+                sets.push((format, ArrangeKernels::load(&self.kernels, format.0, format.1, shared_bytes)?));
+            }
+            let from = self.upload(&layer, plan, &mut packed, memory)?;
+            let tensors = plan.tensors(layer.info(), base, arrival_mark);
+            if let Some((_, kernels)) = sets.iter().find(|(known, _)| *known == format) {
+                // SAFETY: both layers are in buffers that live until the stream is done; only this stream uses them.
+                unsafe { kernels.arrange(&stream, &from, &tensors) }?;
+            }
+            // The next layer is written where this one is read.
+            stream.synchronize()?;
+            ready.push(Ready { id, layer: layer.info().clone(), tensors, resident_bytes: end - start });
+            start = end;
+        }
+        Ok(ready)
+    }
+
+    /// Uploads what is arranged on the GPU to `packed`, and what stays as it is to the model's memory.
+    fn upload(
+        &self,
+        layer: &QuantLinear,
+        plan: &LayerPlan,
+        packed: &mut CudaBuffer,
+        memory: &mut CudaBuffer,
+    ) -> Result<Packed> {
+        let mut planner = Planner::default();
+        let mut put = |bytes: &[u8]| {
+            let offset = planner.place(bytes.len());
+            self.gpu.upload(bytes, packed, offset).map(|()| offset as u64)
+        };
+        let qweight = put(layer.qweight().as_bytes())?;
+        let qzeros = put(cast_slice(layer.zeros().words()))?;
+        let scales = put(layer.scales().as_bytes())?;
+        if let (Some(offset), Some(order)) = (plan.order, plan.arrangement.order(layer)) {
+            self.gpu.upload(cast_slice(&order), memory, offset)?;
+        }
+        for ((_, offset), (_, bytes)) in plan.biases.iter().zip(biases(layer)) {
+            self.gpu.upload(&bytes, memory, *offset)?;
+        }
+        let base = packed.address();
+        Ok(Packed {
+            qweight: base + qweight,
+            qzeros: base + qzeros,
+            scales: base + scales,
+            groups: layer.info().groups,
+        })
+    }
+
+    /// The kernels for a variant, for every type of x.
+    fn kernels_for(&self, variant: Variant) -> Result<KernelSet> {
+        let info = self.gpu.info();
+        let (oldest, driver) = OVERLAPPING;
+        let overlaps = info.compute_capability >= oldest && info.driver >= driver;
+        let shared_bytes = self.gpu_shape().shared_bytes;
+        let load =
+            |dtype: &DType| ProductKernels::load(&self.kernels, variant, *dtype, shared_bytes, overlaps);
+        x_dtypes(info.compute_capability).iter().map(load).collect()
+    }
+
+    /// Runs layers of every shape once, with results that nobody reads.
+    fn try_products(&self, layers: &[ExllamaLinear]) -> Result<()> {
+        let mut tried = Vec::new();
+        let stream = CudaStream::new(&self.gpu)?;
+        let mut context = Context::on_stream(&self.gpu, Box::new(stream), self.scratch_bytes)?;
+        for layer in layers {
+            let dtype = match layer.info.scale_dtype {
+                DType::BF16 if layer.shared.x_dtypes.contains(&DType::BF16) => DType::BF16,
+                _ => DType::F16,
+            };
+            let (k, n) = (layer.info.in_features, layer.info.out_features);
+            let kind = (k, n, layer.info.bias, dtype);
+            if tried.contains(&kind) {
+                continue;
+            }
+            tried.push(kind);
+            let most = TRIED_ROWS.into_iter().max().unwrap_or(0);
+            let x = self.gpu.allocate_buffer(most * k * dtype.size_bytes())?;
+            let mut out = self.gpu.allocate_buffer(most * n * dtype.size_bytes())?;
+            for rows in TRIED_ROWS.into_iter().filter(|&rows| rows >= layer.dense_from) {
+                let x = TensorRef::on_device(dtype, [rows, k], &x, 0)?;
+                let mut out = TensorMut::on_device(dtype, [rows, n], &mut out, 0)?;
+                layer.forward(&x, &mut out, &mut context)?;
+            }
+            context.synchronize()?;
+        }
+        Ok(())
+    }
+}
+
+/// What a layer takes on its way to the GPU.
+fn packed_bytes(layer: &QuantLinear) -> usize {
+    let mut planner = Planner::default();
+    planner.place(layer.qweight().as_bytes().len());
+    planner.place(size_of_val(layer.zeros().words()));
+    planner.place(layer.scales().as_bytes().len());
+    planner.end()
+}
+
+impl Backend for ExllamaBackend {
+    fn convert_format(&mut self, layer: &mut QuantLinear) -> Result<Outcome> {
+        layer.convert_zeros(ZeroEncoding::V2);
+        Ok(Outcome::Done)
+    }
+
+    fn init_buffers(&mut self, layers: &mut LayerSource<'_>) -> Result<Vec<(LayerId, Box<dyn Linear>)>> {
+        let matmul = self.matmul.take().ok_or_else(|| Error::Backend {
+            backend: ID,
+            message: "init_buffers was called twice; open the backend again".into(),
+            source: None,
+        })?;
+        let mut planner = Planner::default();
+        let (plans, ends): (Vec<LayerPlan>, Vec<usize>) = layers
+            .upcoming()
+            .map(|layer| {
+                let plan = LayerPlan::new(layer, &mut planner);
+                (plan, planner.end())
+            })
+            .unzip();
+        let mut memory = self.allocate(layers, &ends)?;
+        let ready = self.arrange(layers, &plans, &ends, &mut memory)?;
+        let x_dtypes = x_dtypes(self.gpu.info().compute_capability);
+        let shared = Arc::new(Shared { gpu: self.gpu.clone(), matmul, x_dtypes, _memory: memory });
+        let mut sets: Vec<(Variant, KernelSet)> = Vec::new();
+        let mut ids = Vec::with_capacity(ready.len());
+        let mut linears = Vec::with_capacity(ready.len());
+        for Ready { id, layer, tensors, resident_bytes } in ready {
+            let variant = Variant::of(&tensors.arrangement, layer.symmetric);
+            let kernels = match sets.iter().find(|(known, _)| *known == variant) {
+                Some((_, set)) => Arc::clone(set),
+                None => {
+                    let set = self.kernels_for(variant)?;
+                    sets.push((variant, Arc::clone(&set)));
+                    set
+                }
+            };
+            let products = Product::of_layer(&tensors.arrangement, variant, self.gpu_shape());
+            ids.push(id);
+            linears.push(ExllamaLinear {
+                info: layer,
+                dense_from: tensors.arrangement.dense_from(),
+                tensors,
+                products,
+                run_rows: variant.run_rows,
+                kernels,
+                shared: Arc::clone(&shared),
+                resident_bytes,
+            });
+        }
+        self.scratch_bytes = linears.iter().map(ExllamaLinear::scratch_bytes).max().unwrap_or(0);
+        match self.try_products(&linears) {
+            // Nothing depends on it but the time of first calls.
+            Err(error @ Error::OutOfMemory { .. }) => tracing::debug!(%error, "products were not tried"),
+            other => other?,
+        }
+        let boxed = linears.into_iter().map(|linear| Box::new(linear) as Box<dyn Linear>);
+        Ok(ids.into_iter().zip(boxed).collect())
+    }
+
+    fn set_max_input_length(&mut self, _rows: usize) -> Result<Outcome> {
+        Ok(Outcome::NotNeeded(
+            "more rows of x than one launch takes are run in pieces, or with panels of the dense matrix".into(),
+        ))
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        self.scratch_bytes
+    }
+
+    fn memory(&self) -> Option<Arc<dyn Memory>> {
+        Some(Arc::new(self.gpu.clone()))
+    }
+}

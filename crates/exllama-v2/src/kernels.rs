@@ -1,0 +1,335 @@
+//! The kernels of kernels/exllama_v2, each with the launch that it counts on. `params.h` says what each of them takes.
+#![expect(unsafe_code, reason = "promises what parameters the kernels take")]
+
+use std::ffi::c_void;
+use std::ptr;
+
+use gptq_core::Result;
+use gptq_core::format::{Bits, Packing};
+use gptq_core::tensor::DType;
+use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
+
+use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
+use crate::memory::{Bias, Tensors};
+use crate::params::{
+    GPTQ_DTYPE_BF16, GPTQ_DTYPE_F16, GPTQ_DTYPE_F32, GPTQ_EXLLAMA_V2_ARRANGE_THREADS,
+    GPTQ_EXLLAMA_V2_DEQUANTIZE_COLUMNS, GPTQ_EXLLAMA_V2_DEQUANTIZE_THREADS, GPTQ_EXLLAMA_V2_GATHER_THREADS,
+    GPTQ_EXLLAMA_V2_GROUPS_THREADS, GPTQ_EXLLAMA_V2_STRIP_COLUMNS, GPTQ_EXLLAMA_V2_TILE_ROWS,
+    GptqExllamaV2ArrangeParams, GptqExllamaV2DequantizeParams, GptqExllamaV2GatherParams,
+    GptqExllamaV2GroupsParams, GptqProductParams,
+};
+use crate::products::{Kind, Product, Variant};
+
+// SAFETY: made by `cargo xtask codegen` of product.h; the products of products.cuh take it.
+unsafe impl Params for GptqProductParams {}
+// SAFETY: as above, of the params.h of the family; `gptq_exllama_v2_arrange_*` take it.
+unsafe impl Params for GptqExllamaV2ArrangeParams {}
+// SAFETY: as above; `gptq_exllama_v2_groups_*` take it.
+unsafe impl Params for GptqExllamaV2GroupsParams {}
+// SAFETY: as above; `gptq_exllama_v2_dequantize_*` take it.
+unsafe impl Params for GptqExllamaV2DequantizeParams {}
+// SAFETY: as above; `gptq_exllama_v2_gather` takes it.
+unsafe impl Params for GptqExllamaV2GatherParams {}
+
+const _: () = assert!(GPTQ_EXLLAMA_V2_TILE_ROWS as usize == TILE_ROWS, "layout.rs and params.h are one");
+const _: () =
+    assert!(GPTQ_EXLLAMA_V2_STRIP_COLUMNS as usize == STRIP_COLUMNS, "layout.rs and params.h are one");
+
+/// Columns of a panel of the dense matrix are counted in these.
+pub(crate) const PANEL_COLUMNS: usize = GPTQ_EXLLAMA_V2_DEQUANTIZE_COLUMNS as usize;
+
+/// The kernels that multiply, for layers of one variant and x of one type.
+pub(crate) struct ProductKernels {
+    products: Vec<(Kind, Kernel<GptqProductParams>)>,
+    dequantize: Kernel<GptqExllamaV2DequantizeParams>,
+    gather: Kernel<GptqExllamaV2GatherParams>,
+    dtype: DType,
+    overlaps: bool,
+}
+
+/// Where a product reads and writes. Addresses are of the layer's GPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operands {
+    /// `[rows, K]` in the order of the arrangement, aligned to 16 bytes.
+    pub(crate) x: u64,
+    /// `[rows, N]`.
+    pub(crate) out: u64,
+    pub(crate) rows: usize,
+    /// A cell of 8 bytes for each block along the columns, and room for [`Product::partial_bytes`]; nothing where K is not
+    /// divided.
+    pub(crate) arrived: u64,
+    pub(crate) partial: u64,
+    /// Whether the kernel before may still run when this one begins.
+    pub(crate) overlapping: bool,
+}
+
+/// A panel of columns of the dense matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panel {
+    /// `[K, columns]`.
+    pub(crate) out: u64,
+    /// A multiple of [`PANEL_COLUMNS`].
+    pub(crate) first_column: usize,
+    /// A multiple of 8.
+    pub(crate) columns: usize,
+}
+
+impl ProductKernels {
+    /// Looks them up, which loads them. `shared_bytes` is what blocks may have.
+    pub(crate) fn load(
+        kernels: &Kernels,
+        variant: Variant,
+        dtype: DType,
+        shared_bytes: usize,
+        overlaps: bool,
+    ) -> Result<Self> {
+        let product = |kind: Kind| {
+            let (width, run) = (variant.width(), variant.run_rows);
+            let kernel = kernels.kernel(&format!("gptq_exllama_v2_{kind}_{width}_r{run}_{dtype}"))?;
+            kernel.allow_shared_bytes(count(shared_bytes))?;
+            Ok((kind, kernel))
+        };
+        Ok(Self {
+            products: variant.kinds().map(product).collect::<Result<_>>()?,
+            dequantize: kernels.kernel(&format!("gptq_exllama_v2_dequantize_b{}_{dtype}", variant.bits))?,
+            gather: kernels.kernel("gptq_exllama_v2_gather")?,
+            dtype,
+            overlaps,
+        })
+    }
+
+    /// The type of x that they are for.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Queues `out = x · W (+ bias)`.
+    ///
+    /// # Safety
+    /// `product` was chosen for `layer`, and `operands` are as they say; nothing else uses them but in the order of `stream`.
+    pub(crate) unsafe fn multiply(
+        &self,
+        stream: &CudaStream,
+        layer: &Tensors,
+        product: &Product,
+        run_rows: usize,
+        operands: &Operands,
+    ) -> Result<()> {
+        let Some((_, kernel)) = self.products.iter().find(|(kind, _)| *kind == product.kind) else {
+            return Ok(());
+        };
+        let (bias, bias_dtype) = bias_of(layer.bias.as_ref());
+        let arrangement = &layer.arrangement;
+        let params = GptqProductParams {
+            weights: pointer(layer.weights),
+            scales: pointer(layer.scales),
+            zeros: pointer(layer.zeros),
+            bias,
+            x: pointer(operands.x),
+            out: pointer::<c_void>(operands.out).cast_mut(),
+            partial: pointer::<f32>(operands.partial).cast_mut(),
+            arrived: pointer::<u64>(operands.arrived).cast_mut(),
+            arrival_mark: layer.arrival_mark,
+            in_features: count(arrangement.in_features),
+            out_features: count(arrangement.out_features),
+            strips: count(arrangement.strips),
+            tiles: count(arrangement.tiles),
+            groups: count(arrangement.groups),
+            inverse_of_group: arrangement.inverse_of_group(run_rows),
+            rows: count(operands.rows),
+            splits: count(product.splits),
+            split_tiles: count(product.split_tiles),
+            scale_dtype: dtype_code(layer.scale_dtype),
+            bias_dtype,
+        };
+        let grid = [count(product.column_blocks), count(product.splits), 1];
+        let mut launch =
+            Launch::new(grid, [count(product.threads), 1, 1]).shared_bytes(count(product.shared_bytes));
+        if operands.overlapping && self.overlaps {
+            launch = launch.overlapping_previous();
+        }
+        // SAFETY: the layer's tensors are as the parameters say (`Tensors`); the caller promises the rest.
+        unsafe { kernel.launch(stream, &launch, &params) }
+    }
+
+    /// Queues writing a panel of the dense matrix, each weight rounded once, rows as the file has them.
+    ///
+    /// # Safety
+    /// `panel.out` is of the layer's GPU, aligned to 16 bytes, and has room for the panel; nothing else uses it but in the
+    /// order of `stream`.
+    pub(crate) unsafe fn dequantize(
+        &self,
+        stream: &CudaStream,
+        layer: &Tensors,
+        panel: &Panel,
+    ) -> Result<()> {
+        let arrangement = &layer.arrangement;
+        let params = GptqExllamaV2DequantizeParams {
+            weights: pointer(layer.weights),
+            scales: pointer(layer.scales),
+            zeros: pointer(layer.zeros),
+            order: pointer(layer.order),
+            out: pointer::<c_void>(panel.out).cast_mut(),
+            in_features: count(arrangement.in_features),
+            tiles: count(arrangement.tiles),
+            groups: count(arrangement.groups),
+            inverse_of_group: arrangement.inverse_of_group(8),
+            first_column: count(panel.first_column),
+            columns: count(panel.columns),
+            out_stride: count(panel.columns),
+            scale_dtype: dtype_code(layer.scale_dtype),
+        };
+        let grid = [count(panel.columns.div_ceil(PANEL_COLUMNS)), count(arrangement.tiles), 1];
+        let launch = Launch::new(grid, [GPTQ_EXLLAMA_V2_DEQUANTIZE_THREADS, 1, 1]);
+        // SAFETY: as in `multiply`.
+        unsafe { self.dequantize.launch(stream, &launch, &params) }
+    }
+
+    /// Queues bringing rows of x into the order of the arrangement, and to an aligned address.
+    ///
+    /// # Safety
+    /// `x` and `out` are of the layer's GPU, `[rows, K]` both, `out` aligned to 16 bytes; nothing else uses them but in the
+    /// order of `stream`.
+    pub(crate) unsafe fn gather(
+        &self,
+        stream: &CudaStream,
+        layer: &Tensors,
+        x: u64,
+        out: u64,
+        rows: usize,
+    ) -> Result<()> {
+        let in_features = layer.arrangement.in_features;
+        let params = GptqExllamaV2GatherParams {
+            x: pointer(x),
+            order: pointer(layer.order),
+            out: pointer::<u16>(out).cast_mut(),
+            in_features: count(in_features),
+            reserved: 0,
+        };
+        let threads = GPTQ_EXLLAMA_V2_GATHER_THREADS;
+        let grid = [count(in_features.div_ceil(threads as usize * 8)), count(rows), 1];
+        // SAFETY: as in `multiply`.
+        unsafe { self.gather.launch(stream, &Launch::new(grid, [threads, 1, 1]), &params) }
+    }
+}
+
+/// The kernels that arrange layers of one format.
+pub(crate) struct ArrangeKernels {
+    blocks: Kernel<GptqExllamaV2ArrangeParams>,
+    sorted: Kernel<GptqExllamaV2ArrangeParams>,
+    rows: Kernel<GptqExllamaV2ArrangeParams>,
+    groups: Kernel<GptqExllamaV2GroupsParams>,
+    shared_bytes: usize,
+}
+
+/// A layer in device memory as its file holds it, zero points direct.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packed {
+    pub(crate) qweight: u64,
+    pub(crate) qzeros: u64,
+    pub(crate) scales: u64,
+    pub(crate) groups: usize,
+}
+
+impl ArrangeKernels {
+    pub(crate) fn load(
+        kernels: &Kernels,
+        bits: Bits,
+        packing: Packing,
+        shared_bytes: usize,
+    ) -> Result<Self> {
+        let planar = packing == Packing::Planar && bits == Bits::THREE;
+        let format = format!("b{bits}{}", if planar { "p" } else { "" });
+        let arrange = |source: &str| {
+            let kernel = kernels.kernel(&format!("gptq_exllama_v2_arrange_{source}_{format}"))?;
+            kernel.allow_shared_bytes(count(shared_bytes))?;
+            Ok(kernel)
+        };
+        Ok(Self {
+            blocks: arrange("blocks")?,
+            sorted: arrange("sorted")?,
+            rows: arrange("rows")?,
+            groups: kernels.kernel(&format!("gptq_exllama_v2_groups_{format}"))?,
+            shared_bytes,
+        })
+    }
+
+    /// Queues arranging a layer.
+    ///
+    /// # Safety
+    /// `from` and `to` are of one GPU: `from` is the layer that `to` is for, and nothing else uses either but in the order of
+    /// `stream`.
+    pub(crate) unsafe fn arrange(&self, stream: &CudaStream, from: &Packed, to: &Tensors) -> Result<()> {
+        /// Strips and tiles of a block where rows stay in their order.
+        const BLOCK: [usize; 2] = [4, 8];
+        let arrangement = &to.arrangement;
+        let word_bytes = |rows: usize| rows * arrangement.bits.get() / 32 * size_of::<u32>();
+        let whole = word_bytes(arrangement.in_features) * STRIP_COLUMNS;
+        let (kernel, [strips, tiles], shared) = if to.order == 0 {
+            let [strips, tiles] = BLOCK;
+            (&self.blocks, BLOCK, word_bytes(tiles * TILE_ROWS) * STRIP_COLUMNS * strips)
+        } else if whole <= self.shared_bytes {
+            (&self.sorted, [1, arrangement.tiles], whole)
+        } else {
+            (&self.rows, BLOCK, 0)
+        };
+        let params = GptqExllamaV2ArrangeParams {
+            qweight: pointer(from.qweight),
+            order: pointer(to.order),
+            weights: pointer::<c_void>(to.weights).cast_mut(),
+            in_features: count(arrangement.in_features),
+            out_features: count(arrangement.out_features),
+            strips: count(arrangement.strips),
+            tiles: count(arrangement.tiles),
+            block_strips: count(strips),
+            block_tiles: count(tiles),
+        };
+        let grid = [count(arrangement.strips.div_ceil(strips)), count(arrangement.tiles.div_ceil(tiles)), 1];
+        let launch =
+            Launch::new(grid, [GPTQ_EXLLAMA_V2_ARRANGE_THREADS, 1, 1]).shared_bytes(count(shared));
+        // SAFETY: the caller promises both layers; the grid and the shared memory are those of params.h.
+        unsafe { kernel.launch(stream, &launch, &params) }?;
+        let params = GptqExllamaV2GroupsParams {
+            scales: pointer(from.scales),
+            qzeros: pointer(from.qzeros),
+            arranged_scales: pointer::<u16>(to.scales).cast_mut(),
+            arranged_zeros: pointer::<u8>(to.zeros).cast_mut(),
+            out_features: count(arrangement.out_features),
+            strips: count(arrangement.strips),
+            groups: count(from.groups),
+            arranged_groups: count(arrangement.groups),
+        };
+        let threads = GPTQ_EXLLAMA_V2_GROUPS_THREADS;
+        let grid = [count(arrangement.group_elements().div_ceil(threads as usize)), 1, 1];
+        // SAFETY: as above.
+        unsafe { self.groups.launch(stream, &Launch::new(grid, [threads, 1, 1]), &params) }
+    }
+}
+
+fn bias_of(bias: Option<&Bias>) -> (*const c_void, u32) {
+    bias.map_or((ptr::null(), 0), |bias| (pointer(bias.address), dtype_code(bias.dtype)))
+}
+
+fn dtype_code(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => GPTQ_DTYPE_F32,
+        DType::F16 => GPTQ_DTYPE_F16,
+        DType::BF16 => GPTQ_DTYPE_BF16,
+    }
+}
+
+/// A device address, as parameters have it.
+#[expect(clippy::cast_possible_truncation, reason = "CUDA is for hosts of 64 bits")]
+fn pointer<T>(address: u64) -> *const T {
+    ptr::without_provenance(address as usize)
+}
+
+/// A number that `accepts` has seen to fit. One that does not would be a defect here, and makes a launch fail.
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Whether the launch sizes of a layer fit what kernels count in.
+pub(crate) fn counts(arrangement: &Arrangement) -> bool {
+    arrangement.tiles <= 65_535 && arrangement.group_elements() < 1 << 31 && arrangement.out_features < 1 << 30
+}

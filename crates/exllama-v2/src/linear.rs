@@ -1,0 +1,228 @@
+//! `forward`: which path a call takes, and its pieces.
+#![expect(unsafe_code, reason = "launches kernels and products on addresses")]
+
+use std::sync::Arc;
+
+use gptq_core::backend::Linear;
+use gptq_core::device::{Context, Device, DeviceBuffer as _};
+use gptq_core::post_init::check_forward;
+use gptq_core::tensor::{DType, TensorMut, TensorRef};
+use gptq_core::{Error, LayerInfo, Result};
+use gptq_cuda::{
+    CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Workspace, address, address_mut,
+};
+
+use crate::kernels::{Operands, Panel, ProductKernels};
+use crate::memory::{ALIGNMENT, Bias, Tensors};
+use crate::panels::{Job, Room, pieces};
+use crate::products::{MOST_ROWS, Product};
+
+/// Bytes of the counters of blocks, at the start of the scratch; a launch that divides K has no more blocks along the
+/// columns than a GPU has multiprocessors.
+const ARRIVED_BYTES: usize = 8192;
+/// What a counter takes.
+const CELL_BYTES: usize = 8;
+/// Products read x in pieces of 16 bytes.
+const X_ALIGNMENT: u64 = 16;
+
+/// What the layers of a model share.
+pub(crate) struct Shared {
+    pub(crate) gpu: Gpu,
+    pub(crate) matmul: Matmul,
+    pub(crate) x_dtypes: &'static [DType],
+    /// Holds the tensors of all layers: addresses in [`Tensors`] are of this.
+    pub(crate) _memory: CudaBuffer,
+}
+
+/// The kernels for layers of one variant, for x of each type.
+pub(crate) type KernelSet = Arc<[ProductKernels]>;
+
+/// A layer on a GPU.
+pub(crate) struct ExllamaLinear {
+    pub(crate) info: LayerInfo,
+    pub(crate) tensors: Tensors,
+    /// By ascending numbers of rows.
+    pub(crate) products: Vec<Product>,
+    pub(crate) run_rows: usize,
+    /// Rows of x from which the dense matrix is faster.
+    pub(crate) dense_from: usize,
+    pub(crate) kernels: KernelSet,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) resident_bytes: usize,
+}
+
+/// One call: its tensors by address, and where it runs.
+struct Call<'a> {
+    x: u64,
+    out: u64,
+    rows: usize,
+    kernels: &'a ProductKernels,
+    stream: &'a CudaStream,
+    scratch: u64,
+    room: Room,
+}
+
+impl ExllamaLinear {
+    fn shape(&self) -> [usize; 2] {
+        [self.tensors.arrangement.in_features, self.tensors.arrangement.out_features]
+    }
+
+    /// The product of this layer as panels are planned for it.
+    pub(crate) fn job(&self, m: usize) -> Job {
+        let [k, n] = self.shape();
+        Job { m, k, n, multiprocessors: self.shared.gpu.info().multiprocessors as usize }
+    }
+
+    /// Scratch with which every call runs in as few launches as it may.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        let fused = self.products.iter().map(|product| {
+            let rows = product.kind.rows();
+            self.gathered_bytes(rows) + divided_bytes(product, rows)
+        });
+        fused.max().unwrap_or(0).max(self.job(1).scratch_bytes())
+    }
+
+    /// x in the order of the arrangement, all of it aligned.
+    fn gathered_bytes(&self, rows: usize) -> usize {
+        (rows * self.shape()[0] * 2).next_multiple_of(ALIGNMENT)
+    }
+
+    fn run(&self, call: &Call<'_>) -> Result<()> {
+        let bias = self.tensors.bias_in(call.kernels.dtype());
+        // A bias that the type of x does not hold is added to sums in f32, which products of cuBLASLt do not show.
+        let rounds_bias = self.tensors.bias.is_some() && bias.is_none();
+        let panel_columns = match call.rows >= self.dense_from && !rounds_bias {
+            true => self.job(call.rows).panel_columns(call.room.for_panel()),
+            false => None,
+        };
+        if let Some(columns) = panel_columns {
+            return self.dense(call, columns, bias);
+        }
+        let needs_gathering = self.tensors.order != 0 || !call.x.is_multiple_of(X_ALIGNMENT);
+        let mut first = 0;
+        while first < call.rows {
+            let (product, rows) = self.product(call, call.rows - first, needs_gathering)?;
+            self.fused(call, first, rows, &product, needs_gathering)?;
+            first += rows;
+        }
+        Ok(())
+    }
+
+    /// The launch for as many rows as there are, or as there is room for.
+    fn product(&self, call: &Call<'_>, rows: usize, gathers: bool) -> Result<(Product, usize)> {
+        let room = call.room.total();
+        let gathered = |rows: usize| if gathers { self.gathered_bytes(rows) } else { 0 };
+        let enough = self.products.iter().position(|product| product.kind.rows() >= rows);
+        let last = enough.unwrap_or(self.products.len().saturating_sub(1));
+        let candidates = self.products.get(..=last).unwrap_or_default();
+        for product in candidates.iter().rev() {
+            let rows = rows.min(product.kind.rows()).min(MOST_ROWS);
+            if gathered(rows) + divided_bytes(product, rows) <= room {
+                return Ok((*product, rows));
+            }
+            if gathered(rows) <= room {
+                return Ok((product.undivided(), rows));
+            }
+        }
+        match candidates.first() {
+            Some(product) if gathered(1) <= room => Ok((product.undivided(), 1)),
+            _ => Err(Error::ScratchTooSmall {
+                layer: self.info.name.to_string(),
+                found: room,
+                needed: gathered(1),
+            }),
+        }
+    }
+
+    /// From the arranged weights.
+    fn fused(
+        &self,
+        call: &Call<'_>,
+        first: usize,
+        rows: usize,
+        product: &Product,
+        gathers: bool,
+    ) -> Result<()> {
+        let [k, n] = self.shape();
+        let (mut x, out) = (call.x + (first * k * 2) as u64, call.out + (first * n * 2) as u64);
+        let divided = divided_bytes(product, rows);
+        if gathers {
+            let to = call.scratch + divided as u64;
+            // SAFETY: `forward` has checked x, and `product` that the scratch holds the rows behind the partial sums.
+            unsafe { call.kernels.gather(call.stream, &self.tensors, x, to, rows) }?;
+            x = to;
+        }
+        let operands = Operands {
+            x,
+            out,
+            rows,
+            arrived: call.scratch,
+            partial: call.scratch + ARRIVED_BYTES as u64,
+            overlapping: gathers || rows == 1,
+        };
+        // SAFETY: `forward` has checked x and out, and `product` that the scratch holds what a divided K needs.
+        unsafe { call.kernels.multiply(call.stream, &self.tensors, product, self.run_rows, &operands) }
+    }
+
+    /// A panel of the dense matrix at a time, each with its product.
+    fn dense(&self, call: &Call<'_>, panel_columns: usize, bias: Option<Bias>) -> Result<()> {
+        let [k, n] = self.shape();
+        let panel_bytes = (k * panel_columns * 2).next_multiple_of(ALIGNMENT);
+        for (first_column, columns) in pieces(n, panel_columns) {
+            let panel = Panel { out: call.scratch, first_column, columns };
+            // SAFETY: the scratch has room for a panel of so many columns, as `panel_columns` was chosen.
+            unsafe { call.kernels.dequantize(call.stream, &self.tensors, &panel) }?;
+            let shape = MatmulShape::dense(call.kernels.dtype(), call.rows, columns, k)
+                .with_w_stride(columns)
+                .with_out_stride(n);
+            let operands = MatmulOperands {
+                x: call.x,
+                w: panel.out,
+                out: call.out + (first_column * 2) as u64,
+                bias: bias.map(|bias| bias.address + (first_column * bias.dtype.size_bytes()) as u64),
+            };
+            let workspace = Workspace {
+                address: call.scratch + panel_bytes as u64,
+                bytes: call.room.workspace_after(panel_bytes),
+            };
+            // SAFETY: `forward` has checked x and out, and the panel's columns are within out; the panel was written before
+            // on the stream; the workspace is what is left of the scratch behind it.
+            unsafe { self.shared.matmul.run(call.stream, &shape, &operands, workspace) }?;
+        }
+        Ok(())
+    }
+}
+
+/// Scratch of a product that divides K: counters and partial sums.
+fn divided_bytes(product: &Product, rows: usize) -> usize {
+    match product.splits {
+        1 => 0,
+        _ if product.column_blocks * CELL_BYTES > ARRIVED_BYTES => usize::MAX / 2,
+        _ => ARRIVED_BYTES + product.partial_bytes(rows).next_multiple_of(ALIGNMENT),
+    }
+}
+
+impl Linear for ExllamaLinear {
+    fn forward(&self, x: &TensorRef<'_>, out: &mut TensorMut<'_>, context: &mut Context) -> Result<()> {
+        let device = Device::Cuda(self.shared.gpu.info().ordinal);
+        // What the addresses below may be used for rests on this.
+        check_forward(&self.info, &device, self.shared.x_dtypes, x, out, context)?;
+        let [rows, _] = x.shape();
+        let kernels = self.kernels.iter().find(|kernels| kernels.dtype() == x.dtype());
+        let (Some((stream, scratch)), Some(kernels)) = (context.on_device(), kernels) else { return Ok(()) };
+        let scratch = CudaBuffer::of(scratch)?;
+        self.run(&Call {
+            x: address(x)?,
+            out: address_mut(out)?,
+            rows,
+            kernels,
+            stream: CudaStream::of(stream)?,
+            scratch: scratch.address(),
+            room: Room::new(scratch.len_bytes()),
+        })
+    }
+
+    fn resident_bytes(&self) -> usize {
+        self.resident_bytes
+    }
+}

@@ -1,0 +1,269 @@
+//! Which kernel multiplies: a table, and how a call is cut for a GPU. Pure; no GPU is asked.
+//!
+//! There are two families of kernels, and products.cuh lists them. The few (`m1`, `m8`, `m16`) have narrow blocks whose warps
+//! divide K; the some (`m32`, `m64`) have wide blocks, as many as there are multiprocessors, and divide K over blocks where
+//! there are fewer columns than that takes. The numbers here are those of products.cuh.
+
+use std::fmt;
+
+use gptq_core::format::Bits;
+
+use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
+
+/// Rows of x in one launch at most.
+pub const MOST_ROWS: usize = 64;
+/// Parts of K at most: counters of blocks are bytes.
+const MOST_SPLITS: usize = 64;
+/// Tiles that a part of K has at least: what a block has on the way, and something to hide the start behind.
+const LEAST_TILES: usize = 4;
+/// Threads of a warp.
+const WARP: usize = 32;
+
+/// What decides between kernels on a GPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "plain numbers, for tests of kernels too")]
+pub struct GpuShape {
+    /// Its multiprocessors.
+    pub multiprocessors: usize,
+    /// Shared memory that a block can have.
+    pub shared_bytes: usize,
+}
+
+/// A kernel of products.cuh, for one width, run and type.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Kind {
+    /// `m{rows}_t{strips}`: up to so many rows of x, so many strips to a block.
+    Few {
+        /// 1, 8 or 16.
+        rows: usize,
+        /// 1, 2 or 4.
+        strips: usize,
+    },
+    /// `m{rows}`: up to so many rows of x, a number of strips to a block that each launch chooses.
+    Some {
+        /// 32 or 64.
+        rows: usize,
+    },
+}
+
+impl Kind {
+    /// Rows of x at most.
+    pub fn rows(self) -> usize {
+        match self {
+            Self::Few { rows, .. } | Self::Some { rows } => rows,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Few { rows, strips } => write!(f, "m{rows}_t{strips}"),
+            Self::Some { rows } => write!(f, "m{rows}"),
+        }
+    }
+}
+
+/// Which kernels there are for a layer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "what the names of kernels say")]
+pub struct Variant {
+    /// The width of a code.
+    pub bits: Bits,
+    /// Whether zero points are built in. There are such kernels for 4 and 8 bits, and whole tiles of one group.
+    pub fixed_zeros: bool,
+    /// Rows of W that surely share a scale: 64, 32, 16 or 8.
+    pub run_rows: usize,
+}
+
+const EVERY_KIND: [Kind; 9] = [
+    Kind::Few { rows: 1, strips: 1 },
+    Kind::Few { rows: 1, strips: 2 },
+    Kind::Few { rows: 1, strips: 4 },
+    Kind::Few { rows: 8, strips: 2 },
+    Kind::Few { rows: 8, strips: 4 },
+    Kind::Few { rows: 16, strips: 2 },
+    Kind::Few { rows: 16, strips: 4 },
+    Kind::Some { rows: 32 },
+    Kind::Some { rows: 64 },
+];
+
+impl Variant {
+    /// For a layer.
+    pub fn of(arrangement: &Arrangement, symmetric: bool) -> Self {
+        let run_rows = arrangement.run_rows();
+        let has_fixed = [Bits::FOUR, Bits::EIGHT].contains(&arrangement.bits) && run_rows == TILE_ROWS;
+        Self { bits: arrangement.bits, fixed_zeros: symmetric && has_fixed, run_rows }
+    }
+
+    /// The kernels that there are.
+    pub fn kinds(self) -> impl Iterator<Item = Kind> {
+        let most = self.bits == Bits::FOUR && self.fixed_zeros;
+        let listed = move |kind: &Kind| match (self.run_rows, *kind) {
+            (64, Kind::Few { strips, .. }) => most || strips == 2,
+            (32, Kind::Few { rows, strips }) => rows <= 8 && strips == 2,
+            (_, Kind::Few { rows, strips }) => rows == 8 && strips == 2,
+            (64, Kind::Some { .. }) => true,
+            (_, Kind::Some { rows }) => rows == 64,
+        };
+        EVERY_KIND.into_iter().filter(listed)
+    }
+
+    /// The width as names of kernels have it: `b4s` is for fixed zero points.
+    pub fn width(self) -> String {
+        format!("b{}{}", self.bits, if self.fixed_zeros { "s" } else { "" })
+    }
+
+    fn runs(self) -> usize {
+        TILE_ROWS / self.run_rows
+    }
+
+    /// Warps of a block of the few, and tiles that each of them has on the way.
+    fn few(self, rows: usize, strips: usize) -> (usize, usize) {
+        let wide = self.bits == Bits::EIGHT;
+        match (rows, strips) {
+            (1, 1) => (16, 4),
+            (1, 4) => (16, 1),
+            (8, 4) | (16, 4) => (8, 2),
+            (16, _) => (8, if wide { 2 } else { 4 }),
+            (8, _) if self.run_rows == 8 => (8, 1),
+            _ => (16, if wide || self.run_rows < TILE_ROWS { 1 } else { 2 }),
+        }
+    }
+
+    /// Of a block of the some: rows of warps, tiles of a stage that each row takes, threads at most.
+    fn some(self, rows: usize) -> (usize, usize, usize) {
+        let tiles = if self.bits == Bits::EIGHT && self.run_rows == TILE_ROWS { 1 } else { 2 };
+        if rows <= 32 { (2, tiles, 512) } else { (1, tiles, 256) }
+    }
+}
+
+/// A launch of a product.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "what a launch has")]
+pub struct Product {
+    /// Which kernel.
+    pub kind: Kind,
+    /// Strips of a block.
+    pub strips: usize,
+    /// Blocks along the columns: each has a counter where K is divided.
+    pub column_blocks: usize,
+    /// Parts of K.
+    pub splits: usize,
+    /// Tiles of a part.
+    pub split_tiles: usize,
+    /// Threads of a block.
+    pub threads: usize,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: usize,
+}
+
+impl Product {
+    /// Bytes of partial sums for so many rows of x.
+    pub fn partial_bytes(&self, rows: usize) -> usize {
+        if self.splits == 1 {
+            return 0;
+        }
+        self.splits * rows * self.column_blocks * self.strips * STRIP_COLUMNS * size_of::<f32>()
+    }
+
+    /// The launches that a layer has, by ascending numbers of rows of x that they take. None where the GPU's blocks have too
+    /// little shared memory for any kernel.
+    pub fn of_layer(layer: &Arrangement, variant: Variant, gpu: GpuShape) -> Vec<Self> {
+        let products: Vec<Self> = variant
+            .kinds()
+            .filter_map(|kind| Self::of_kind(layer, variant, kind, gpu))
+            .filter(|product| product.shared_bytes <= gpu.shared_bytes)
+            .collect();
+        let mut chosen: Vec<Self> = Vec::new();
+        for product in products {
+            let strips = strips_of_few(layer, gpu, product.kind.rows());
+            match chosen.last_mut() {
+                Some(last) if last.kind.rows() == product.kind.rows() => {
+                    if product.strips == strips {
+                        *last = product;
+                    }
+                }
+                _ => chosen.push(product),
+            }
+        }
+        chosen
+    }
+
+    /// The same without dividing K, which needs no scratch.
+    pub fn undivided(self) -> Self {
+        Self { splits: 1, split_tiles: self.split_tiles * self.splits, ..self }
+    }
+
+    /// The launch of one kernel, by its own rules.
+    pub fn of_kind(layer: &Arrangement, variant: Variant, kind: Kind, gpu: GpuShape) -> Option<Self> {
+        let most_rows = kind.rows();
+        let piece = most_rows * TILE_ROWS * 2;
+        let sum_bytes = |warps: usize, strips: usize| warps * most_rows * (strips * STRIP_COLUMNS + 4) * 4;
+        match kind {
+            Kind::Few { rows, strips } => {
+                let (warps, ahead) = variant.few(rows, strips);
+                Some(Self {
+                    kind,
+                    strips,
+                    column_blocks: layer.strips / strips,
+                    splits: 1,
+                    split_tiles: layer.tiles,
+                    threads: warps * WARP,
+                    shared_bytes: (warps * ahead * piece).max(sum_bytes(warps, strips)),
+                })
+            }
+            Kind::Some { rows } => {
+                let (row_warps, tiles, most_threads) = variant.some(rows);
+                let of_strips = |strips: usize| {
+                    let column_blocks = layer.strips.div_ceil(strips);
+                    let splits = (gpu.multiprocessors / column_blocks)
+                        .min(layer.tiles / LEAST_TILES)
+                        .clamp(1, MOST_SPLITS);
+                    let pieces = row_warps * tiles;
+                    // A run has 16 scales and 16 zero points.
+                    let of_tile = layer.tile_bytes() + variant.runs() * 48;
+                    let split_tiles = layer.tiles.div_ceil(splits);
+                    Self {
+                        kind,
+                        strips,
+                        column_blocks,
+                        // Rounding up may have left nothing for the last ones.
+                        splits: layer.tiles.div_ceil(split_tiles),
+                        split_tiles,
+                        threads: strips / 2 * row_warps * WARP,
+                        shared_bytes: (4 * pieces * (piece + strips * of_tile)).max(sum_bytes(row_warps, strips)),
+                    }
+                };
+                let widest = most_threads / WARP / row_warps * 2;
+                let products = (1..=widest / 2).rev().map(|pairs| of_strips(pairs * 2));
+                let fitting = products.filter(|product| product.shared_bytes <= gpu.shared_bytes);
+                fitting.min_by_key(|product| product.cost(gpu))
+            }
+        }
+    }
+
+    /// What the busiest multiprocessor has to do, in strips of one tile, and its share of x.
+    fn cost(&self, gpu: GpuShape) -> usize {
+        let waves = (self.column_blocks * self.splits).div_ceil(gpu.multiprocessors);
+        waves * self.split_tiles * (self.strips + self.kind.rows() / 8)
+    }
+}
+
+/// Strips of a block of the few: the fewest with which all blocks run at once, two to a multiprocessor. With four strips only
+/// where that leaves few multiprocessors with less to do; where nothing fits, blocks are many, and their width matters little
+/// but for the reading of x.
+fn strips_of_few(layer: &Arrangement, gpu: GpuShape, rows: usize) -> usize {
+    let places = 2 * gpu.multiprocessors;
+    let blocks = |strips: usize| layer.strips / strips;
+    if rows == 1 && blocks(1) <= places {
+        1
+    } else if blocks(2) <= places {
+        2
+    } else if rows > 8 || (blocks(4) <= places && blocks(4) * 5 >= places * 4) {
+        4
+    } else {
+        2
+    }
+}
