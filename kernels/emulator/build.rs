@@ -4,12 +4,18 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+/// The families that are tested: folders of kernels/.
+const FAMILIES: [&str; 2] = ["dequantize", "exllama_v2"];
+
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(emulated)");
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let kernels = here.join("..");
-    for folder in ["include", "runtime", "tests/kernels", "../include", "../dequantize", "build.rs"] {
+    for folder in ["include", "runtime", "tests/kernels", "../include", "build.rs"] {
         println!("cargo:rerun-if-changed={}", here.join(folder).display());
+    }
+    for family in FAMILIES {
+        println!("cargo:rerun-if-changed={}", kernels.join(family).display());
     }
 
     if let Err(error) =
@@ -27,7 +33,6 @@ fn main() {
     let mut emulated = compiler(&here);
     emulated
         .include(kernels.join("include"))
-        .include(kernels.join("dequantize"))
         // A .cu is C++ to this compiler.
         .flag("-xc++")
         // Calls the hooks of runtime/hooks.cpp before each access; the sanitizer's library is not linked.
@@ -36,7 +41,7 @@ fn main() {
         // `#pragma unroll` is for nvcc.
         .flag("-Wno-unknown-pragmas")
         .opt_level(1)
-        .files(sources(&kernels.join("dequantize"), "cu"))
+        .files(FAMILIES.iter().flat_map(|family| sources(&kernels.join(family), "cu")))
         .files(sources(&here.join("tests/kernels"), "cu"))
         // Kernels are found by name at run time: no symbol refers to them.
         .link_lib_modifier("+whole-archive")

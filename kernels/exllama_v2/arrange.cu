@@ -73,17 +73,25 @@ GPTQ_DEVICE void arrange(const GptqExllamaV2ArrangeParams& p) {
     }
 }
 
+/// A thread has a group of columns g and g + 8 of a strip.
 template <class F>
 GPTQ_DEVICE void arrange_groups(const GptqExllamaV2GroupsParams& p) {
     const size_t at = size_t(blockIdx.x) * GPTQ_EXLLAMA_V2_GROUPS_THREADS + threadIdx.x;
-    const size_t group_of_strip = at / 16;
+    const size_t group_of_strip = at / 8;
     if (group_of_strip >= size_t(p.strips) * p.arranged_groups) return;
-    const uint32_t strip = uint32_t(group_of_strip / p.arranged_groups), c = at % 16;
-    const uint32_t group = uint32_t(group_of_strip % p.arranged_groups), n = strip * kStripColumns + c / 2 + c % 2 * 8;
-    const bool there = group < p.groups && n < p.out_features;
+    const uint32_t strip = uint32_t(group_of_strip / p.arranged_groups), g = at % 8;
+    const uint32_t group = uint32_t(group_of_strip % p.arranged_groups);
     const size_t zero_words = (size_t(p.out_features) * F::bits + 31) / 32;
-    p.arranged_scales[at] = there ? p.scales[size_t(group) * p.out_features + n] : 0;
-    p.arranged_zeros[at] = there ? uint8_t(read_code<F>(p.qzeros + group * zero_words, 1, n)) : 0;
+    uint32_t scales = 0, zeros = 0;
+#pragma unroll
+    for (uint32_t second = 0; second < 2; second++) {
+        const uint32_t n = strip * kStripColumns + g + second * 8;
+        if (group >= p.groups || n >= p.out_features) continue;
+        scales |= uint32_t(p.scales[size_t(group) * p.out_features + n]) << (16 * second);
+        zeros |= read_code<F>(p.qzeros + group * zero_words, 1, n) << (8 * second);
+    }
+    store(p.arranged_scales + at * 2, scales);
+    store(p.arranged_zeros + at * 2, uint16_t(zeros));
 }
 
 }  // namespace gptq

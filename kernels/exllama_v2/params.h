@@ -43,7 +43,7 @@ static_assert(sizeof(struct GptqExllamaV2ArrangeParams) == 48, "Rust's copy of t
 
 /* gptq_exllama_v2_groups_<format>: scales and zero points to the order that tile.cuh says.
  *
- * Grid: x = ceil(strips * arranged_groups * 16 / 256). */
+ * Grid: x = ceil(strips * arranged_groups * 8 / 256). */
 #define GPTQ_EXLLAMA_V2_GROUPS_THREADS 256u
 struct GptqExllamaV2GroupsParams {
     /* [groups, N] of 16-bit floats, and [groups, ceil(N * bits / 32)] packed, direct (v2) zero points. */

@@ -300,7 +300,7 @@ impl ArrangeKernels {
             arranged_groups: count(arrangement.groups),
         };
         let threads = GPTQ_EXLLAMA_V2_GROUPS_THREADS;
-        let grid = [count(arrangement.group_elements().div_ceil(threads as usize)), 1, 1];
+        let grid = [count((arrangement.group_elements() / 2).div_ceil(threads as usize)), 1, 1];
         // SAFETY: as above.
         unsafe { self.groups.launch(stream, &Launch::new(grid, [threads, 1, 1]), &params) }
     }

@@ -1,0 +1,98 @@
+//! Packed layers, arranged by kernels, are bit by bit what the plain version makes of them.
+
+use gptq_core::QuantLinear;
+use gptq_core::format::ZeroEncoding;
+use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
+use gptq_exllama_v2::layout::{Arranged, TILE_ROWS};
+use gptq_exllama_v2::params::{GptqExllamaV2ArrangeParams, GptqExllamaV2GroupsParams};
+
+use crate::layer::{DeviceLayer, entries, format_name};
+use crate::{SEEDS, blocks, to_u32};
+
+/// Strips and tiles of a block.
+type Block = [usize; 2];
+
+fn arrange(
+    source: &str,
+    block: Block,
+    layer: &QuantLinear,
+    to: &DeviceLayer,
+    seed: u64,
+) -> Result<Arranged, Fault> {
+    let arrangement = to.arrangement;
+    let format = format_name(layer.info().bits, layer.info().packing);
+    let qweight = Buffer::input("qweight", layer.qweight());
+    let weights = Buffer::<u32>::output("weights", arrangement.weight_bytes() / 4);
+    let staged_rows = if source == "blocks" { block[1] * TILE_ROWS } else { arrangement.in_features };
+    let staged = staged_rows * arrangement.bits.get() / 32 * block[0] * 16 * 4;
+    Launch {
+        kernel: Kernel::named(&format!("gptq_exllama_v2_arrange_{source}_{format}"))?,
+        grid: [blocks(arrangement.strips, block[0]), blocks(arrangement.tiles, block[1]), 1],
+        block: [128, 1, 1],
+        shared_bytes: if source == "rows" { 0 } else { staged },
+        params: GptqExllamaV2ArrangeParams {
+            qweight: qweight.address(),
+            order: to.order_address(),
+            weights: weights.address_mut().cast(),
+            in_features: to_u32(arrangement.in_features),
+            out_features: to_u32(arrangement.out_features),
+            strips: to_u32(arrangement.strips),
+            tiles: to_u32(arrangement.tiles),
+            block_strips: to_u32(block[0]),
+            block_tiles: to_u32(block[1]),
+        },
+    }
+    .run(seed)?;
+    let qzeros = Buffer::input("qzeros", layer.zeros().words());
+    let packed_scales = Buffer::input("scales", layer.scales().as_bytes());
+    let scales = Buffer::<u16>::output("arranged scales", arrangement.group_elements());
+    let zeros = Buffer::<u8>::output("arranged zeros", arrangement.group_elements());
+    Launch {
+        kernel: Kernel::named(&format!("gptq_exllama_v2_groups_{format}"))?,
+        grid: [blocks(arrangement.group_elements() / 2, 256), 1, 1],
+        block: [256, 1, 1],
+        shared_bytes: 0,
+        params: GptqExllamaV2GroupsParams {
+            scales: packed_scales.address().cast(),
+            qzeros: qzeros.address(),
+            arranged_scales: scales.address_mut(),
+            arranged_zeros: zeros.address_mut(),
+            out_features: to_u32(arrangement.out_features),
+            strips: to_u32(arrangement.strips),
+            groups: to_u32(layer.info().groups),
+            arranged_groups: to_u32(arrangement.groups),
+        },
+    }
+    .run(seed)?;
+    let unwritten = weights.unwritten_bytes() + scales.unwritten_bytes() + zeros.unwritten_bytes();
+    assert_eq!(unwritten, 0, "{source}: bytes that nobody wrote");
+    Ok(Arranged { weights: weights.to_vec(), scales: scales.to_vec(), zeros: zeros.to_vec() })
+}
+
+#[test]
+fn layers_of_all_kinds_are_arranged_as_the_plain_version_arranges_them() {
+    let (mut in_order, mut sorted) = (0, 0);
+    for (number, entry) in entries().into_iter().enumerate() {
+        let case = entry.case;
+        let mut layer = case.build("layer").unwrap_or_else(|error| panic!("{case}: {error}")).layer;
+        layer.convert_zeros(ZeroEncoding::V2);
+        let to = DeviceLayer::new(&layer);
+        let expected = to.arrangement.arrange(&layer);
+        let whole = to.arrangement.tiles;
+        let ways: &[(&str, Block)] = if to.order.is_none() {
+            in_order += 1;
+            &[("blocks", [1, 1]), ("blocks", [4, 8]), ("blocks", [3, 2])]
+        } else {
+            sorted += 1;
+            &[("sorted", [1, whole]), ("rows", [4, 2])]
+        };
+        let (source, block) = ways[number % ways.len()];
+        let found = in_orders(SEEDS, |seed| arrange(source, block, &layer, &to, seed))
+            .unwrap_or_else(|problem| panic!("{case}, {source} {block:?}: {problem}"))
+            .unwrap_or_else(|| panic!("no order was run"));
+        assert!(found.weights == expected.weights, "{case}, {source} {block:?}: weights differ");
+        assert!(found.scales == expected.scales, "{case}: scales differ");
+        assert!(found.zeros == expected.zeros, "{case}: zero points differ");
+    }
+    assert!(in_order > 30 && sorted > 30, "{in_order} cases ran in order, {sorted} sorted");
+}

@@ -1,0 +1,133 @@
+//! The products, held to the accuracy that backends are held to.
+
+use std::collections::BTreeMap;
+
+use gptq_conformance::oracle::Dense;
+use gptq_conformance::{Accuracy, Activations, WeightRounding};
+use gptq_core::tensor::DType;
+use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
+use gptq_exllama_v2::params::GptqProductParams;
+use gptq_exllama_v2::products::{GpuShape, Kind, Product, Variant};
+use half::{bf16, f16};
+
+use crate::layer::{DeviceLayer, dtype_code, entries};
+use crate::{SEEDS, to_u32};
+
+/// A GPU with so few multiprocessors that blocks are wide, and so many that K is divided.
+const GPUS: [GpuShape; 2] = [
+    GpuShape { multiprocessors: 1, shared_bytes: 227 * 1024 },
+    GpuShape { multiprocessors: 60, shared_bytes: 99 * 1024 },
+];
+
+/// A bias in the emulated device's memory.
+struct DeviceBias {
+    bytes: Buffer<u8>,
+    dtype: DType,
+}
+
+/// The bytes of out, from two launches that share their counters.
+fn multiply(
+    layer: &DeviceLayer,
+    bias: Option<&DeviceBias>,
+    variant: Variant,
+    product: &Product,
+    x: &Activations,
+    seed: u64,
+) -> Result<Vec<u8>, Fault> {
+    let arrangement = layer.arrangement;
+    let [rows, k] = x.shape();
+    let mut x_elements: Vec<u16> =
+        x.to_bytes().chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
+    if let Some(order) = &layer.order {
+        let sorted =
+            x_elements.chunks_exact(k).flat_map(|row| order[..k].iter().map(|&from| row[usize::from(from)]));
+        x_elements = sorted.collect();
+    }
+    let x_buffer = Buffer::input("x", &x_elements);
+    let out = Buffer::<u8>::output("out", rows * arrangement.out_features * 2);
+    let partial = Buffer::<f32>::output("partial", product.partial_bytes(rows) / 4);
+    // Whatever scratch holds.
+    let arrived: Vec<u64> = (0..product.column_blocks as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+    let arrived = Buffer::in_out("arrived", &arrived);
+    let launch = Launch {
+        kernel: Kernel::named(&format!(
+            "gptq_exllama_v2_{}_{}_r{}_{}",
+            product.kind,
+            variant.width(),
+            variant.run_rows,
+            x.dtype()
+        ))?,
+        grid: [to_u32(product.column_blocks), to_u32(product.splits), 1],
+        block: [to_u32(product.threads), 1, 1],
+        shared_bytes: product.shared_bytes,
+        params: GptqProductParams {
+            weights: layer.weights.address().cast(),
+            scales: layer.scales.address().cast(),
+            zeros: layer.zeros.address().cast(),
+            bias: bias.map_or(std::ptr::null(), |bias| bias.bytes.address().cast()),
+            x: x_buffer.address().cast(),
+            out: out.address_mut().cast(),
+            partial: partial.address_mut(),
+            arrived: arrived.address_mut(),
+            arrival_mark: 0x5eed_0000_1234_5600,
+            in_features: to_u32(arrangement.in_features),
+            out_features: to_u32(arrangement.out_features),
+            strips: to_u32(arrangement.strips),
+            tiles: to_u32(arrangement.tiles),
+            groups: to_u32(arrangement.groups),
+            inverse_of_group: arrangement.inverse_of_group(variant.run_rows),
+            rows: to_u32(rows),
+            splits: to_u32(product.splits),
+            split_tiles: to_u32(product.split_tiles),
+            scale_dtype: dtype_code(layer.info.scale_dtype),
+            bias_dtype: bias.map_or(0, |bias| dtype_code(bias.dtype)),
+        },
+    };
+    launch.run(seed)?;
+    let first = out.to_vec();
+    launch.run(seed + 100)?;
+    assert!(first == out.to_vec(), "{:?}: the second launch gives other bits", product.kind);
+    assert_eq!(out.unwritten_bytes(), 0, "{:?}: outputs that nobody wrote", product.kind);
+    Ok(first)
+}
+
+fn values(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+    let pairs = bytes.chunks_exact(2).map(|two| [two[0], two[1]]);
+    match dtype {
+        DType::BF16 => pairs.map(|two| bf16::from_le_bytes(two).to_f64()).collect(),
+        _ => pairs.map(|two| f16::from_le_bytes(two).to_f64()).collect(),
+    }
+}
+
+#[test]
+fn products_with_layers_of_all_kinds_are_as_near_as_rounding_allows() {
+    let (mut ran, mut divided) = (BTreeMap::<String, usize>::new(), 0);
+    for (number, entry) in entries().into_iter().enumerate() {
+        let (case, dtype) = (entry.case, entry.x_dtype);
+        let built = case.build("layer").unwrap_or_else(|error| panic!("{case}: {error}"));
+        let dense = Dense::of_values(&built.values);
+        let layer = DeviceLayer::new(&built.layer);
+        let bias = built.layer.bias().map(|bias| DeviceBias {
+            bytes: Buffer::input("bias", bias.as_bytes()),
+            dtype: bias.dtype(),
+        });
+        let variant = Variant::of(&layer.arrangement, layer.info.symmetric);
+        let gpu = GPUS[number % GPUS.len()];
+        // Whether or not a GPU would get it, the kernel that ran least, for one of the numbers of rows that it takes.
+        let times = |kind: &Kind| ran.get(&kind.to_string()).copied().unwrap_or(0);
+        let Some(kind) = variant.kinds().min_by_key(times) else { continue };
+        let product = Product::of_kind(&layer.arrangement, variant, kind, gpu);
+        let Some(product) = product.filter(|product| product.shared_bytes <= gpu.shared_bytes) else { continue };
+        let rows = 1 + number * 7 % kind.rows();
+        let x = Activations::normal([rows, case.in_features], dtype, case.seed);
+        let what = || format!("{case}, {product:?}, x {dtype} [{rows}, {}]", case.in_features);
+        let out = in_orders(SEEDS, |seed| multiply(&layer, bias.as_ref(), variant, &product, &x, seed))
+            .unwrap_or_else(|problem| panic!("{}: {problem}", what()))
+            .unwrap_or_default();
+        let accuracy = Accuracy::of(&dense, &x, WeightRounding::Exact, &values(dtype, &out));
+        assert!(accuracy.holds(), "{}: {accuracy:?}", what());
+        *ran.entry(kind.to_string()).or_default() += 1;
+        divided += usize::from(product.splits > 1);
+    }
+    assert!(ran.len() == 9 && ran.values().all(|&times| times > 2) && divided > 5, "ran {ran:?}, {divided} with a divided K");
+}
