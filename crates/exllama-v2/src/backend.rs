@@ -268,7 +268,8 @@ impl Backend for ExllamaBackend {
 
     fn set_max_input_length(&mut self, _rows: usize) -> Result<Outcome> {
         Ok(Outcome::NotNeeded(
-            "more rows of x than one launch takes are run in pieces, or with panels of the dense matrix".into(),
+            "more rows of x than one launch takes are run in pieces, or with panels of the dense matrix"
+                .into(),
         ))
     }
 

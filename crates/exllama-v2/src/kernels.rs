@@ -232,12 +232,7 @@ pub(crate) struct Packed {
 }
 
 impl ArrangeKernels {
-    pub(crate) fn load(
-        kernels: &Kernels,
-        bits: Bits,
-        packing: Packing,
-        shared_bytes: usize,
-    ) -> Result<Self> {
+    pub(crate) fn load(kernels: &Kernels, bits: Bits, packing: Packing, shared_bytes: usize) -> Result<Self> {
         let planar = packing == Packing::Planar && bits == Bits::THREE;
         let format = format!("b{bits}{}", if planar { "p" } else { "" });
         let arrange = |source: &str| {
@@ -260,8 +255,10 @@ impl ArrangeKernels {
     /// `from` and `to` are of one GPU: `from` is the layer that `to` is for, and nothing else uses either but in the order of
     /// `stream`.
     pub(crate) unsafe fn arrange(&self, stream: &CudaStream, from: &Packed, to: &Tensors) -> Result<()> {
-        /// Strips and tiles of a block where rows stay in their order.
+        /// Strips and tiles of a block where rows stay in their order, and its threads: with few of them more blocks overlap
+        /// their loading. Sorted rows take so much shared memory that there are few blocks anyway.
         const BLOCK: [usize; 2] = [4, 8];
+        const BLOCK_THREADS: u32 = 256;
         let arrangement = &to.arrangement;
         let word_bytes = |rows: usize| rows * arrangement.bits.get() / 32 * size_of::<u32>();
         let whole = word_bytes(arrangement.in_features) * STRIP_COLUMNS;
@@ -285,8 +282,8 @@ impl ArrangeKernels {
             block_tiles: count(tiles),
         };
         let grid = [count(arrangement.strips.div_ceil(strips)), count(arrangement.tiles.div_ceil(tiles)), 1];
-        let launch =
-            Launch::new(grid, [GPTQ_EXLLAMA_V2_ARRANGE_THREADS, 1, 1]).shared_bytes(count(shared));
+        let threads = if to.order == 0 { BLOCK_THREADS } else { GPTQ_EXLLAMA_V2_ARRANGE_THREADS };
+        let launch = Launch::new(grid, [threads, 1, 1]).shared_bytes(count(shared));
         // SAFETY: the caller promises both layers; the grid and the shared memory are those of params.h.
         unsafe { kernel.launch(stream, &launch, &params) }?;
         let params = GptqExllamaV2GroupsParams {
@@ -331,5 +328,7 @@ fn count(number: usize) -> u32 {
 
 /// Whether the launch sizes of a layer fit what kernels count in.
 pub(crate) fn counts(arrangement: &Arrangement) -> bool {
-    arrangement.tiles <= 65_535 && arrangement.group_elements() < 1 << 31 && arrangement.out_features < 1 << 30
+    arrangement.tiles <= 65_535
+        && arrangement.group_elements() < 1 << 31
+        && arrangement.out_features < 1 << 30
 }

@@ -65,7 +65,8 @@ impl LayerPlan {
     /// The layer's tensors as kernels take them, in memory that begins at `base`.
     pub(crate) fn tensors(&self, layer: &LayerInfo, base: u64, arrival_mark: u64) -> Tensors {
         let at = |offset: usize| base + offset as u64;
-        let mut biases = self.biases.iter().map(|(dtype, offset)| Bias { address: at(*offset), dtype: *dtype });
+        let mut biases =
+            self.biases.iter().map(|(dtype, offset)| Bias { address: at(*offset), dtype: *dtype });
         Tensors {
             arrangement: self.arrangement,
             weights: at(self.weights),

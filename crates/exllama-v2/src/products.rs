@@ -233,7 +233,8 @@ impl Product {
                         splits: layer.tiles.div_ceil(split_tiles),
                         split_tiles,
                         threads: strips / 2 * row_warps * WARP,
-                        shared_bytes: (4 * pieces * (piece + strips * of_tile)).max(sum_bytes(row_warps, strips)),
+                        shared_bytes: (4 * pieces * (piece + strips * of_tile))
+                            .max(sum_bytes(row_warps, strips)),
                     }
                 };
                 let widest = most_threads / WARP / row_warps * 2;

@@ -49,7 +49,10 @@ fn dequantize(
 fn rounded(weight: f64, dtype: DType) -> u16 {
     #[expect(clippy::cast_possible_truncation, reason = "an f32 holds it")]
     let exact = weight as f32;
-    assert!(f64::from(exact).to_bits() == weight.to_bits() || weight == 0.0, "{weight} needs more than an f32");
+    assert!(
+        f64::from(exact).to_bits() == weight.to_bits() || weight == 0.0,
+        "{weight} needs more than an f32"
+    );
     match dtype {
         DType::BF16 => bf16::from_f32(exact).to_bits(),
         _ => f16::from_f32(exact).to_bits(),
@@ -72,12 +75,16 @@ fn dense_matrices_of_all_kinds_are_right_to_the_last_bit() {
                 .unwrap_or_else(|problem| panic!("{case} to {dtype}: {problem}"))
                 .unwrap_or_default();
             let rows = dense.weights().chunks_exact(n);
-            let expected = rows.flat_map(|row| &row[first..][..columns]).map(|&weight| rounded(weight, dtype));
+            let expected =
+                rows.flat_map(|row| &row[first..][..columns]).map(|&weight| rounded(weight, dtype));
             for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
                 let (row, column) = (at / columns, first + at % columns);
                 // Both zeros are right.
                 let same = *found == expected || (found | expected) & 0x7fff == 0;
-                assert!(same, "{case} to {dtype}: row {row}, column {column}: {found:04x}, not {expected:04x}");
+                assert!(
+                    same,
+                    "{case} to {dtype}: row {row}, column {column}: {found:04x}, not {expected:04x}"
+                );
             }
         }
     }
@@ -85,8 +92,11 @@ fn dense_matrices_of_all_kinds_are_right_to_the_last_bit() {
 
 #[test]
 fn x_is_gathered_from_any_address() {
-    for (k, rows, sorted, offset) in [(32, 3, true, 1), (1056, 2, true, 0), (2080, 1, false, 3), (96, 5, false, 0)] {
-        let values: Vec<u16> = (0..rows * k + offset).map(|i| u16::try_from(i * 7 % 65_521).unwrap_or(0)).collect();
+    for (k, rows, sorted, offset) in
+        [(32, 3, true, 1), (1056, 2, true, 0), (2080, 1, false, 3), (96, 5, false, 0)]
+    {
+        let values: Vec<u16> =
+            (0..rows * k + offset).map(|i| u16::try_from(i * 7 % 65_521).unwrap_or(0)).collect();
         let order: Vec<u16> = (0..k).map(|i| u16::try_from(i * 5 % k).unwrap_or(0)).collect();
         let gathered = in_orders(SEEDS, |seed| {
             let (x, order) = (Buffer::input("x", &values), Buffer::input("order", &order));

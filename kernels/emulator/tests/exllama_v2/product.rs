@@ -47,7 +47,8 @@ fn multiply(
     let out = Buffer::<u8>::output("out", rows * arrangement.out_features * 2);
     let partial = Buffer::<f32>::output("partial", product.partial_bytes(rows) / 4);
     // Whatever scratch holds.
-    let arrived: Vec<u64> = (0..product.column_blocks as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+    let arrived: Vec<u64> =
+        (0..product.column_blocks as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
     let arrived = Buffer::in_out("arrived", &arrived);
     let launch = Launch {
         kernel: Kernel::named(&format!(
@@ -107,17 +108,19 @@ fn products_with_layers_of_all_kinds_are_as_near_as_rounding_allows() {
         let built = case.build("layer").unwrap_or_else(|error| panic!("{case}: {error}"));
         let dense = Dense::of_values(&built.values);
         let layer = DeviceLayer::new(&built.layer);
-        let bias = built.layer.bias().map(|bias| DeviceBias {
-            bytes: Buffer::input("bias", bias.as_bytes()),
-            dtype: bias.dtype(),
-        });
+        let bias = built
+            .layer
+            .bias()
+            .map(|bias| DeviceBias { bytes: Buffer::input("bias", bias.as_bytes()), dtype: bias.dtype() });
         let variant = Variant::of(&layer.arrangement, layer.info.symmetric);
         let gpu = GPUS[number % GPUS.len()];
         // Whether or not a GPU would get it, the kernel that ran least, for one of the numbers of rows that it takes.
         let times = |kind: &Kind| ran.get(&kind.to_string()).copied().unwrap_or(0);
         let Some(kind) = variant.kinds().min_by_key(times) else { continue };
         let product = Product::of_kind(&layer.arrangement, variant, kind, gpu);
-        let Some(product) = product.filter(|product| product.shared_bytes <= gpu.shared_bytes) else { continue };
+        let Some(product) = product.filter(|product| product.shared_bytes <= gpu.shared_bytes) else {
+            continue;
+        };
         let rows = 1 + number * 7 % kind.rows();
         let x = Activations::normal([rows, case.in_features], dtype, case.seed);
         let what = || format!("{case}, {product:?}, x {dtype} [{rows}, {}]", case.in_features);
@@ -129,5 +132,8 @@ fn products_with_layers_of_all_kinds_are_as_near_as_rounding_allows() {
         *ran.entry(kind.to_string()).or_default() += 1;
         divided += usize::from(product.splits > 1);
     }
-    assert!(ran.len() == 9 && ran.values().all(|&times| times > 2) && divided > 5, "ran {ran:?}, {divided} with a divided K");
+    assert!(
+        ran.len() == 9 && ran.values().all(|&times| times > 2) && divided > 5,
+        "ran {ran:?}, {divided} with a divided K"
+    );
 }
