@@ -18,18 +18,20 @@
     GPTQ_KERNEL_RESIDENT(gptq_exllama_v2_##name##_##X, threads, 2, GptqProductParams) {                              \
         gptq::multiply_few<gptq::ProductShape<bits, gptq::X, tokens, strips, ahead, run, asymmetric>, warps>(params); \
     }
-#define SOME(name, threads, bits, X, tokens, row_warps, tiles, run, asymmetric)                                          \
-    GPTQ_KERNEL(gptq_exllama_v2_##name##_##X, threads, GptqProductParams) {                                              \
-        gptq::multiply_some<gptq::ProductShape<bits, gptq::X, tokens, 2, 1, run, asymmetric>, row_warps, tiles>(params); \
+#define SOME(name, threads, bits, X, tokens, row_warps, tiles, stages, run, asymmetric)                                     \
+    GPTQ_KERNEL(gptq_exllama_v2_##name##_##X, threads, GptqProductParams) {                                                 \
+        gptq::multiply_some<gptq::ProductShape<bits, gptq::X, tokens, 2, 1, run, asymmetric>, row_warps, tiles, stages>(    \
+            params);                                                                                                        \
     }
 
-// Groups in whole tiles. `ahead` is how many tiles a warp has on the way, `tiles` how many it has of a stage.
-#define WHOLE_TILES(w, bits, X, asymmetric, m1_ahead, m16_ahead, m32_tiles, m64_tiles) \
+// Groups in whole tiles. `ahead` is how many tiles a warp has on the way, `tiles` how many it
+// has of a stage, and `stages` how many of those there are.
+#define WHOLE_TILES(w, bits, X, asymmetric, m1_ahead, m16_ahead, m32_threads, m64_tiles, m64_stages) \
     FEW(m1_t2_##w##_r64, 512, bits, X, 1, 2, 16, m1_ahead, 64, asymmetric)            \
     FEW(m8_t2_##w##_r64, 512, bits, X, 8, 2, 16, m1_ahead, 64, asymmetric)            \
     FEW(m16_t2_##w##_r64, 256, bits, X, 16, 2, 8, m16_ahead, 64, asymmetric)          \
-    SOME(m32_##w##_r64, 512, bits, X, 32, 2, m32_tiles, 64, asymmetric)               \
-    SOME(m64_##w##_r64, 256, bits, X, 64, 1, m64_tiles, 64, asymmetric)
+    SOME(m32_##w##_r64, m32_threads, bits, X, 32, 2, 1, 4, 64, asymmetric)               \
+    SOME(m64_##w##_r64, 384, bits, X, 64, 2, m64_tiles, m64_stages, 64, asymmetric)
 
 // Other blocks, for numbers of columns that leave multiprocessors idle with those above.
 #define MORE_BLOCKS(w, bits, X, asymmetric)                               \
@@ -42,8 +44,8 @@
 #define PARTS_OF_TILES(w, bits, X)                          \
     FEW(m1_t2_##w##_r32, 512, bits, X, 1, 2, 16, 1, 32, true) \
     FEW(m8_t2_##w##_r32, 512, bits, X, 8, 2, 16, 1, 32, true) \
-    SOME(m64_##w##_r32, 256, bits, X, 64, 1, 2, 32, true)    \
+    SOME(m64_##w##_r32, 256, bits, X, 64, 1, 2, 4, 32, true)    \
     FEW(m8_t2_##w##_r16, 512, bits, X, 8, 2, 16, 1, 16, true) \
-    SOME(m64_##w##_r16, 256, bits, X, 64, 1, 2, 16, true)    \
+    SOME(m64_##w##_r16, 256, bits, X, 64, 1, 2, 4, 16, true)    \
     FEW(m8_t2_##w##_r8, 256, bits, X, 8, 2, 8, 1, 8, true)    \
-    SOME(m64_##w##_r8, 256, bits, X, 64, 1, 2, 8, true)
+    SOME(m64_##w##_r8, 256, bits, X, 64, 1, 2, 4, 8, true)

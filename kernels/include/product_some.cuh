@@ -21,12 +21,13 @@
 namespace gptq {
 
 /// A stage in shared memory: pieces of x, then of each tile and strip the tile, then of each their scales and zero points.
-template <class S, int kRowWarps_, int kTiles_>
+template <class S, int kRowWarps_, int kTiles_, int kCount_>
 struct Stages {
     static constexpr uint32_t kRowWarps = kRowWarps_;
     /// Tiles of a stage that a row of warps takes.
     static constexpr uint32_t kTiles = kTiles_;
-    static constexpr uint32_t kCount = 4;
+    /// Stages of the ring.
+    static constexpr uint32_t kCount = kCount_;
     static constexpr uint32_t kPieces = kTiles * kRowWarps;
     static constexpr uint32_t kTileBytes_ = kTileBytes<S::kBits>;
     /// Of each run of a tile: 16 scales and as many zero points.
@@ -42,45 +43,83 @@ struct Stages {
     GPTQ_DEVICE static uint32_t bytes(uint32_t strips) { return runs_at(kPieces, 0, strips); }
 };
 
-/// Lets x of the stage that begins at `tile` come, zeros past K. All threads of the block take part.
+/// What a warp copies of x: every so many rows of a stage, whole. A lane's part of them is the same in each stage, and its
+/// addresses grow evenly: little is left to count in the loop.
 template <class S, class St>
-GPTQ_DEVICE void copy_x(const Product& p, char* stage, uint32_t tile, uint32_t end) {
-    for (uint32_t at = threadIdx.x; at < p.rows * St::kPieces * 8; at += blockDim.x) {
-        const uint32_t part = at % 8, piece = at / 8 % St::kPieces, token = at / 8 / St::kPieces;
-        const uint32_t k = (tile + piece) * kTileRows + part * 8;
-        if (tile + piece >= end) continue;
-        const bool wanted = k < p.in_features;
-        copy_async(stage + piece * S::kPieceBytes + piece_offset(token, part),
-                   static_cast<const char*>(p.x) + (size_t(token) * p.in_features + (wanted ? k : 0)) * 2, wanted);
-    }
-}
+struct RowsOfX {
+    static constexpr uint32_t kParts = St::kPieces * 8;
+    static constexpr uint32_t kAtOnce = kWarp / kParts;
+    static_assert(kWarp % kParts == 0, "a warp copies whole rows of a stage");
+    uint32_t token, k, step;
 
-/// Lets a tile of a warp's strips come, with its scales and zero points. `strip` is the warp's first one, `of_block` the
-/// same counted from the block's.
+    GPTQ_DEVICE RowsOfX(uint32_t begin, uint32_t warp, uint32_t warps, uint32_t lane) {
+        token = warp * kAtOnce + lane / kParts, step = warps * kAtOnce;
+        k = begin * kTileRows + lane % kParts * 8;
+    }
+
+    /// Zeros past K.
+    GPTQ_DEVICE void copy(const Product& p, char* stage, uint32_t number, uint32_t lane) const {
+        const uint32_t first = k + number * (St::kPieces * kTileRows), part = lane % 8;
+        const bool wanted = first < p.in_features;
+        // x has 64 rows of 2^17 at most: its bytes are counted in 32 bits.
+        uint32_t from = (token * p.in_features + (wanted ? first : 0)) * 2;
+        char* const to = stage + lane % kParts / 8 * S::kPieceBytes;
+        for (uint32_t t = token; t < p.rows; t += step) {
+            copy_async(to + piece_offset(t, part), static_cast<const char*>(p.x) + from, wanted);
+            from += step * p.in_features * 2;
+        }
+    }
+};
+
+/// What a warp copies of its own strips: a tile of each, with its scales and zero points.
 template <class S, class St>
-GPTQ_DEVICE void copy_tile(const Product& p, char* stage, uint32_t piece, uint32_t tile, uint32_t strip, uint32_t of_block,
-                           uint32_t strips, uint32_t lane) {
-    constexpr uint32_t kParts = St::kTileBytes_ / 16, kRunParts = S::kAsymmetric ? 3 : 2;
+struct Strips {
+    static constexpr uint32_t kParts = St::kTileBytes_ / 16, kRunParts = S::kAsymmetric ? 3 : 2;
+    static constexpr uint32_t kRunCopies = S::kStrips * S::kRuns * kRunParts;
+    static constexpr uint32_t kRunRounds = (kRunCopies + kWarp - 1) / kWarp;
+    const char* weights;
+    uint32_t to, run_to[kRunRounds], run[kRunRounds];
+    const char* groups[kRunRounds];
+    /// Bytes from group to group: of scales, or of zero points.
+    uint32_t group_bytes[kRunRounds];
+
+    /// `strip` is the warp's first one, `of_block` the same counted from the block's, which has `strips`.
+    GPTQ_DEVICE Strips(const Product& p, uint32_t strip, uint32_t of_block, uint32_t strips, uint32_t lane) {
+        weights = static_cast<const char*>(p.weights) + size_t(strip) * p.tiles * St::kTileBytes_ + lane * 16;
+        to = St::tile_at(0, of_block, strips) + lane * 16;
 #pragma unroll
-    for (uint32_t first = 0; first < S::kStrips * kParts; first += kWarp) {
-        const uint32_t s = (first + lane) / kParts, part = (first + lane) % kParts;
-        if (S::kStrips * kParts % kWarp != 0 && s >= S::kStrips) break;
-        copy_async(stage + St::tile_at(piece, of_block + s, strips) + part * 16,
-                   static_cast<const char*>(p.weights) +
-                       (size_t(strip + s) * p.tiles + tile) * St::kTileBytes_ + part * 16);
+        for (uint32_t round = 0; round < kRunRounds; round++) {
+            const uint32_t at = round * kWarp + lane, part = at % kRunParts, s = at / kRunParts / S::kRuns;
+            run[round] = at / kRunParts % S::kRuns;
+            run_to[round] = St::runs_at(0, of_block + s, strips) + run[round] * St::kRunBytes + part * 16;
+            const size_t first = size_t(strip + s) * p.groups;
+            group_bytes[round] = part == 2 ? 16 : 32;
+            groups[round] = part == 2 ? static_cast<const char*>(p.zeros) + first * 16
+                                      : static_cast<const char*>(p.scales) + first * 32 + part * 16;
+        }
     }
+
+    GPTQ_DEVICE void copy(const Product& p, char* stage, uint32_t piece, uint32_t tile, uint32_t strips,
+                          uint32_t lane) const {
+        const char* const from = weights + size_t(tile) * St::kTileBytes_;
+        char* const tiles = stage + to + piece * strips * St::kTileBytes_;
 #pragma unroll
-    for (uint32_t first = 0; first < S::kStrips * S::kRuns * kRunParts; first += kWarp) {
-        const uint32_t run_of_strips = (first + lane) / kRunParts, part = (first + lane) % kRunParts;
-        const uint32_t s = run_of_strips / S::kRuns, run = run_of_strips % S::kRuns;
-        if (s >= S::kStrips) break;
-        const uint32_t group = high_product(2 * (tile * S::kRuns + run) + 1, p.inverse_of_group);
-        const size_t at = size_t(strip + s) * p.groups + group;
-        copy_async(stage + St::runs_at(piece, of_block + s, strips) + run * St::kRunBytes + part * 16,
-                   part == 2 ? static_cast<const char*>(p.zeros) + at * 16
-                             : static_cast<const char*>(p.scales) + at * 32 + part * 16);
+        for (uint32_t s = 0; s < S::kStrips; s++) {
+#pragma unroll
+            for (uint32_t first = 0; first < kParts; first += kWarp) {
+                if (first + kWarp > kParts && first + lane >= kParts) continue;
+                copy_async(tiles + s * St::kTileBytes_ + first * 16, from + s * size_t(p.tiles) * St::kTileBytes_ + first * 16);
+            }
+        }
+#pragma unroll
+        for (uint32_t round = 0; round < kRunRounds; round++) {
+            if ((round + 1) * kWarp > kRunCopies && round * kWarp + lane >= kRunCopies) continue;
+            const uint32_t group = high_product(2 * (tile * S::kRuns + run[round]) + 1, p.inverse_of_group);
+            copy_async(stage + run_to[round] + piece * strips * (S::kRuns * St::kRunBytes),
+                       groups[round] + size_t(group) * group_bytes[round]);
+        }
     }
-}
+};
 
 /// sums += W x over a tile of all strips, for more tokens than there are registers for operands of: weights are unpacked
 /// first, and x is read for two tiles of tokens at a time, as far as there are rows.
@@ -133,9 +172,9 @@ GPTQ_DEVICE void add_tile_to_many(const LaneTile<S::kBits> (&tiles)[S::kStrips],
 }
 
 /// Shared memory: the ring, or the sums of kRowWarps rows of warps, whichever is more. Rust counts the same.
-template <class S, int kRowWarps, int kTiles>
+template <class S, int kRowWarps, int kTiles, int kCount>
 GPTQ_DEVICE void multiply_some(const Product& p) {
-    using St = Stages<S, kRowWarps, kTiles>;
+    using St = Stages<S, kRowWarps, kTiles, kCount>;
     GPTQ_SHARED_DYNAMIC(char, shared);
     const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     const uint32_t column_warps = blockDim.x / kWarp / kRowWarps, strips = column_warps * S::kStrips;
@@ -146,36 +185,39 @@ GPTQ_DEVICE void multiply_some(const Product& p) {
     const uint32_t begin = blockIdx.y * p.split_tiles, end = smaller(begin + p.split_tiles, p.tiles);
     const uint32_t stage_bytes = St::bytes(strips);
 
-    const auto copy_weights = [&](uint32_t stage) {
-        char* const to = shared + stage % St::kCount * stage_bytes;
+    const RowsOfX<S, St> rows_of_x(begin, warp, column_warps * kRowWarps, lane);
+    const Strips<S, St> own(p, has_strips ? strip : 0, of_block, strips, lane);
+    const auto copy_weights = [&](uint32_t stage, char* to) {
 #pragma unroll
         for (uint32_t i = 0; i < kTiles; i++) {
             const uint32_t piece = i * kRowWarps + row_warp, tile = begin + stage * St::kPieces + piece;
-            if (has_strips && tile < end) copy_tile<S, St>(p, to, piece, tile, strip, of_block, strips, lane);
+            if (has_strips && tile < end) own.copy(p, to, piece, tile, strips, lane);
         }
     };
-    const auto copy_rows = [&](uint32_t stage) {
-        const uint32_t tile = begin + stage * St::kPieces;
-        if (tile < end) copy_x<S, St>(p, shared + stage % St::kCount * stage_bytes, tile, end);
+    const auto copy_rows = [&](uint32_t stage, char* to) {
+        if (begin + stage * St::kPieces < end) rows_of_x.copy(p, to, stage, lane);
         commit_copies();
     };
     // Weights are there before the kernel in front of this one has ended.
 #pragma unroll
-    for (uint32_t stage = 0; stage < St::kCount - 1; stage++) copy_weights(stage);
+    for (uint32_t stage = 0; stage < St::kCount - 1; stage++) copy_weights(stage, shared + stage * stage_bytes);
     let_next_kernel_begin();
     wait_for_earlier_kernels();
 #pragma unroll
-    for (uint32_t stage = 0; stage < St::kCount - 1; stage++) copy_rows(stage);
+    for (uint32_t stage = 0; stage < St::kCount - 1; stage++) copy_rows(stage, shared + stage * stage_bytes);
 
     float sums[S::kStrips][S::kTokenTiles][4] = {};
+    uint32_t place = 0;
 #pragma unroll 1
     for (uint32_t stage = 0; begin + stage * St::kPieces < end; stage++) {
         // This stage has come, and everybody is done with the one before, whose place the next takes.
         wait_copies<St::kCount - 2>();
         __syncthreads();
-        copy_weights(stage + St::kCount - 1);
-        copy_rows(stage + St::kCount - 1);
-        const char* const here = shared + stage % St::kCount * stage_bytes;
+        char* const next = shared + (place == 0 ? St::kCount - 1 : place - 1) * stage_bytes;
+        copy_weights(stage + St::kCount - 1, next);
+        copy_rows(stage + St::kCount - 1, next);
+        const char* const here = shared + place * stage_bytes;
+        place = place + 1 == St::kCount ? 0 : place + 1;
 #pragma unroll
         for (uint32_t i = 0; i < kTiles; i++) {
             const uint32_t piece = i * kRowWarps + row_warp;

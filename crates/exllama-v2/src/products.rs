@@ -132,11 +132,28 @@ impl Variant {
         }
     }
 
-    /// Of a block of the some: rows of warps, tiles of a stage that each row takes, threads at most.
-    fn some(self, rows: usize) -> (usize, usize, usize) {
-        let tiles = if self.bits == Bits::EIGHT && self.run_rows == TILE_ROWS { 1 } else { 2 };
-        if rows <= 32 { (2, tiles, 512) } else { (1, tiles, 256) }
+    /// Of a block of the some.
+    fn some(self, rows: usize) -> Stages {
+        let whole = self.run_rows == TILE_ROWS;
+        match (rows, self.bits) {
+            // With 2 bits there would be too few registers for more threads.
+            (32, Bits::TWO) => Stages { row_warps: 2, tiles: 1, count: 4, most_threads: 384 },
+            (32, _) => Stages { row_warps: 2, tiles: 1, count: 4, most_threads: 512 },
+            (_, Bits::EIGHT) if whole => Stages { row_warps: 2, tiles: 1, count: 4, most_threads: 384 },
+            _ if whole => Stages { row_warps: 2, tiles: 2, count: 3, most_threads: 384 },
+            _ => Stages { row_warps: 1, tiles: 2, count: 4, most_threads: 256 },
+        }
     }
+}
+
+/// How a block of the some divides its work.
+struct Stages {
+    row_warps: usize,
+    /// Tiles of a stage that each row of warps takes.
+    tiles: usize,
+    /// Stages on the way.
+    count: usize,
+    most_threads: usize,
 }
 
 /// A launch of a product.
@@ -215,7 +232,7 @@ impl Product {
                 })
             }
             Kind::Some { rows } => {
-                let (row_warps, tiles, most_threads) = variant.some(rows);
+                let Stages { row_warps, tiles, count, most_threads } = variant.some(rows);
                 let of_strips = |strips: usize| {
                     let column_blocks = layer.strips.div_ceil(strips);
                     let splits = (gpu.multiprocessors / column_blocks)
@@ -233,7 +250,7 @@ impl Product {
                         splits: layer.tiles.div_ceil(split_tiles),
                         split_tiles,
                         threads: strips / 2 * row_warps * WARP,
-                        shared_bytes: (4 * pieces * (piece + strips * of_tile))
+                        shared_bytes: (count * pieces * (piece + strips * of_tile))
                             .max(sum_bytes(row_warps, strips)),
                     }
                 };
