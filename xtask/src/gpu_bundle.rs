@@ -15,10 +15,11 @@ const MOST_BYTES: u64 = 60_000_000;
 
 /// The programs: what cargo builds them as, and their name in the bundle. What ends in `-cuda` are ordinary tests of a
 /// backend's own, and what begins with `bench-` measures; `run.sh` finds them by that.
-const PROGRAMS: [Program; 5] = [
+const PROGRAMS: [Program; 6] = [
     program("gptq", "gptq-cli", Kind::Bin, "gptq", ""),
     program("smoke", "gptq-cuda", Kind::Example, "smoke", ""),
     program("gpu", "gptq-tests-gpu", Kind::Test, "gpu", ""),
+    program("exllama-v2-cuda", "gptq-exllama-v2", Kind::Test, "cuda", ""),
     program("torch-cuda", "gptq-torch-fallback", Kind::Test, "cuda", "cuda"),
     program("bench-torch", "gptq-torch-fallback", Kind::Bench, "cuda", "cuda"),
 ];

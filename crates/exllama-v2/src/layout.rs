@@ -217,3 +217,66 @@ fn scale_bits(scales: &Floats) -> Vec<u16> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrangement(bits: Bits, k: usize, n: usize, group_rows: usize) -> Arrangement {
+        let tiles = k.div_ceil(TILE_ROWS);
+        let strips = n.div_ceil(STRIP_COLUMNS).next_multiple_of(STRIPS_MULTIPLE);
+        let groups = (tiles * TILE_ROWS).div_ceil(group_rows);
+        Arrangement { bits, in_features: k, out_features: n, strips, tiles, groups, group_rows }
+    }
+
+    #[test]
+    fn every_code_of_a_tile_has_bits_of_its_own() {
+        for bits in [Bits::TWO, Bits::THREE, Bits::FOUR, Bits::EIGHT] {
+            let arrangement = arrangement(bits, 64, 128, 64);
+            let mut seen = vec![0u32; arrangement.tile_bytes() / 4];
+            let mut take = |word: usize, mask: u32| {
+                assert_eq!(seen[word] & mask, 0, "{bits} bits, word {word}: two codes share bits");
+                seen[word] |= mask;
+            };
+            for row in 0..TILE_ROWS {
+                for column in 0..STRIP_COLUMNS {
+                    let (lane, word, bit, high_bit) = arrangement.place(row, column);
+                    if bits == Bits::THREE {
+                        take(arrangement.word(lane, word), 3 << bit);
+                        take(arrangement.word(lane, 2), 1 << high_bit);
+                    } else {
+                        take(arrangement.word(lane, word), bits.max_code() << bit);
+                    }
+                }
+            }
+            assert!(seen.iter().all(|&word| word == u32::MAX), "{bits} bits: bits that no code has");
+        }
+    }
+
+    #[test]
+    fn the_group_of_a_run_is_found_without_division_up_to_the_longest_layer() {
+        for group_rows in [8, 16, 24, 32, 40, 64, 96, 128, 1024, 8184, 65_528, MOST_ROWS - 8, MOST_ROWS] {
+            let arrangement = arrangement(Bits::FOUR, MOST_ROWS, 128, group_rows);
+            for run_rows in [8, arrangement.run_rows()] {
+                let (inverse, of_group) = (arrangement.inverse_of_group(run_rows), group_rows / run_rows);
+                for run in 0..MOST_ROWS / run_rows {
+                    let found = ((2 * run as u64 + 1) * u64::from(inverse)) >> 32;
+                    assert_eq!(
+                        found,
+                        (run / of_group) as u64,
+                        "groups of {group_rows}, run {run} of {run_rows}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn runs_are_as_long_as_groups_allow() {
+        for (group_rows, run_rows) in
+            [(8, 8), (40, 8), (16, 16), (48, 16), (32, 32), (96, 32), (64, 64), (128, 64)]
+        {
+            assert_eq!(arrangement(Bits::FOUR, 4096, 128, group_rows).run_rows(), run_rows, "{group_rows}");
+        }
+    }
+}

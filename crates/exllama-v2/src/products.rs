@@ -285,3 +285,79 @@ fn strips_of_few(layer: &Arrangement, gpu: GpuShape, rows: usize) -> usize {
         2
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H100: GpuShape = GpuShape { multiprocessors: 132, shared_bytes: 227 * 1024 };
+    const TURING: GpuShape = GpuShape { multiprocessors: 40, shared_bytes: 64 * 1024 - 64 };
+
+    fn layer(bits: Bits, k: usize, n: usize, group_rows: usize) -> Arrangement {
+        let (tiles, strips) = (k.div_ceil(TILE_ROWS), n.div_ceil(STRIP_COLUMNS).next_multiple_of(8));
+        let groups = (tiles * TILE_ROWS).div_ceil(group_rows);
+        Arrangement { bits, in_features: k, out_features: n, strips, tiles, groups, group_rows }
+    }
+
+    #[test]
+    fn every_layer_has_a_launch_for_one_row_and_parts_of_k_cover_it_once() {
+        for bits in [Bits::TWO, Bits::THREE, Bits::FOUR, Bits::EIGHT] {
+            for (k, n) in [(32, 8), (96, 136), (4096, 4096), (8192, 28672), (28672, 8192), (11008, 4096)] {
+                for (group_rows, symmetric) in
+                    [(8, false), (16, true), (32, false), (128, true), (128, false)]
+                {
+                    let layer = layer(bits, k, n, group_rows);
+                    let variant = Variant::of(&layer, symmetric);
+                    for gpu in [H100, TURING] {
+                        let products = Product::of_layer(&layer, variant, gpu);
+                        assert!(!products.is_empty(), "{layer:?} on {gpu:?}");
+                        for pair in products.windows(2) {
+                            assert!(pair[0].kind.rows() < pair[1].kind.rows(), "{products:?}");
+                        }
+                        for product in products {
+                            assert!(product.shared_bytes <= gpu.shared_bytes, "{product:?}");
+                            assert!(product.column_blocks * product.strips >= layer.strips, "{product:?}");
+                            assert!((product.splits - 1) * product.split_tiles < layer.tiles, "{product:?}");
+                            assert!(product.splits * product.split_tiles >= layer.tiles, "{product:?}");
+                            let whole = product.undivided();
+                            assert!(
+                                whole.split_tiles >= layer.tiles && whole.partial_bytes(64) == 0,
+                                "{whole:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wide_blocks_fill_the_multiprocessors_once() {
+        for (k, n) in
+            [(4096, 4096), (8192, 28672), (28672, 8192), (11008, 4096), (4096, 11008), (4096, 14336)]
+        {
+            let layer = layer(Bits::FOUR, k, n, 128);
+            let variant = Variant::of(&layer, true);
+            for rows in [32, 64] {
+                let product = Product::of_kind(&layer, variant, Kind::Some { rows }, H100).unwrap();
+                let blocks = product.column_blocks * product.splits;
+                // Nothing for a third wave, and no wave half empty.
+                let waves = blocks.div_ceil(H100.multiprocessors);
+                let idle = waves * H100.multiprocessors - blocks;
+                assert!(waves <= 2 && idle * 4 <= waves * H100.multiprocessors, "{k} x {n}: {product:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn narrow_blocks_are_chosen_where_columns_are_few() {
+        let strips = |k, n, rows| {
+            let layer = layer(Bits::FOUR, k, n, 128);
+            let products = Product::of_layer(&layer, Variant::of(&layer, true), H100);
+            products.iter().find(|product| product.kind.rows() == rows).unwrap().strips
+        };
+        assert_eq!((strips(4096, 4096, 1), strips(8192, 8192, 1), strips(4096, 14336, 1)), (1, 2, 4));
+        assert_eq!((strips(4096, 11008, 1), strips(8192, 28672, 1)), (2, 2));
+        assert_eq!((strips(4096, 4096, 8), strips(4096, 14336, 8), strips(8192, 28672, 16)), (2, 4, 4));
+    }
+}

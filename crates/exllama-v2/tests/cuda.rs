@@ -1,9 +1,8 @@
-//! What the conformance suite does not reach on a GPU: layers of real size, every kernel by the number of rows, graphs,
-//! streams at once.
+//! Every kernel at real size, by the number of rows at which it takes over, the width and the groups. What all backends are
+//! held to on a GPU is in tests/gpu.
 //!
 //! Where there is no GPU the tests say that they are skipped; with `GPTQ_REQUIRE_DEVICE` set they fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails the test")]
-#![allow(unsafe_code, reason = "launches graphs")]
 
 use gptq_conformance::oracle::Dense;
 use gptq_conformance::{Accuracy, Activations, Target, WeightRounding};
@@ -13,7 +12,7 @@ use gptq_core::format::{Bits, GroupSize, Packing, ZeroEncoding};
 use gptq_core::post_init::FinalizedModel;
 use gptq_core::tensor::{DType, Floats, TensorMut, TensorRef};
 use gptq_core::{Part, QuantLinear, QuantLinearParts};
-use gptq_cuda::{Gpu, Graph};
+use gptq_cuda::Gpu;
 use half::{bf16, f16};
 
 /// Whether there is a GPU; says so where there is none and none is required.
@@ -207,67 +206,4 @@ fn act_order_other_widths_groups_and_biases_are_right_at_real_size() {
         Kind { group_size: -1, ..four },
     ];
     check("other kinds at real size", &kinds, &CALLS);
-}
-
-#[test]
-fn a_graph_gives_the_bits_that_a_call_gives() {
-    if !there_is_a_gpu("graphs") {
-        return;
-    }
-    for kind in [four_bits(4096, 11008), Kind { act_order: true, ..four_bits(4096, 4096) }] {
-        let packed = layer(kind);
-        let model = open(&packed);
-        let memory = model.memory().unwrap();
-        for (dtype, rows) in
-            [(DType::F16, 1), (DType::F16, 7), (DType::BF16, 24), (DType::F16, 64), (DType::F16, 300)]
-        {
-            let x = Activations::normal([rows, kind.k], dtype, 5);
-            let x_buffer = uploaded(&**memory, &x.to_bytes());
-            let mut bytes = vec![0xff; rows * kind.n * 2];
-            let mut out_buffer = uploaded(&**memory, &bytes);
-            let mut graph = Graph::capture(model.context().unwrap(), |context| {
-                let x = TensorRef::on_device(dtype, [rows, kind.k], &*x_buffer, 0)?;
-                let mut out = TensorMut::on_device(dtype, [rows, kind.n], &mut *out_buffer, 0)?;
-                // Twice, so that the second may begin before the first has ended.
-                model.forward("layer", &x, &mut out, context)?;
-                model.forward("layer", &x, &mut out, context)
-            })
-            .unwrap_or_else(|error| panic!("{kind:?}, x {dtype} [{rows}, K]: {error}"));
-            for replay in 0..3 {
-                memory.upload(&vec![0xff; bytes.len()], &mut *out_buffer, 0).unwrap();
-                // SAFETY: x, out and the model are where they were.
-                unsafe { graph.launch() }.unwrap();
-                graph.synchronize().unwrap();
-                memory.download(&*out_buffer, 0, &mut bytes).unwrap();
-                let plain = forward(&model, &x, &mut model.context().unwrap());
-                assert!(bytes == plain, "{kind:?}, x {dtype} [{rows}, K]: replay {replay} gives other bits");
-            }
-        }
-    }
-}
-
-#[test]
-fn streams_at_once_do_not_disturb_one_another() {
-    if !there_is_a_gpu("streams") {
-        return;
-    }
-    let kind = Kind { act_order: true, ..four_bits(8192, 4096) };
-    let packed = layer(kind);
-    let model = open(&packed);
-    std::thread::scope(|scope| {
-        for thread in 0..4usize {
-            let (model, packed) = (&model, &packed);
-            scope.spawn(move || {
-                let mut context = model.context().unwrap();
-                for round in 0..12 {
-                    let rows = [1, 64, 300, 24][round % 4];
-                    let x = Activations::normal([rows, kind.k], DType::F16, (thread * 100 + round) as u64);
-                    let out = forward(model, &x, &mut context);
-                    if round < 4 {
-                        judge(&format!("{rows} rows"), packed, &x, &out);
-                    }
-                }
-            });
-        }
-    });
 }
