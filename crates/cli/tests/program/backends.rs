@@ -31,8 +31,14 @@ fn a_machine_without_a_gpu_is_told_what_is_missing_and_everything_else_works() {
 #[test]
 fn the_json_has_capabilities_as_data() {
     let json = gptq(&["backends", "--json"]).json();
-    let torch = &json["backends"][0];
-    assert_eq!((&torch["name"], &torch["priority"]), (&json!("torch"), &json!(20)));
+    let backends = json["backends"].as_array().expect("backends");
+    let torch = backends.iter().find(|backend| backend["name"] == "torch").expect("the fallback is linked");
+    assert_eq!(torch["priority"], json!(20));
+    assert_eq!(
+        backends.last().map(|last| &last["name"]),
+        Some(&json!("torch")),
+        "the fallback is asked last"
+    );
     let [cpu, cuda] = [&torch["devices"][0], &torch["devices"][1]];
     assert_eq!((&cpu["device"], &cpu["usable"]), (&json!("cpu"), &json!(true)));
     assert_eq!(cpu["capabilities"]["bits"], json!([2, 3, 4, 5, 6, 7, 8]));

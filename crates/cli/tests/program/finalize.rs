@@ -42,7 +42,9 @@ fn the_json_counts_the_same_for_every_checkpoint() {
     for name in CHECKPOINTS {
         let json = finalize(name, &["--json"]).json();
         let layers = &json["layers"];
-        assert_eq!(json["plan"]["asked"][0]["runs"], *layers, "{name}");
+        let asked = json["plan"]["asked"].as_array().expect("a list");
+        let torch = asked.iter().find(|asked| asked["backend"] == "torch").expect("the fallback is asked");
+        assert_eq!(torch["runs"], *layers, "{name}");
         assert_eq!(json["post_init"]["init"]["backends"][0]["layers"], *layers, "{name}");
         let converted = json["post_init"]["convert"]["backends"][0]["converted"].as_array().expect("a list");
         let sum = |key: &str| converted.iter().filter_map(|entry| entry[key].as_u64()).sum::<u64>();
@@ -86,7 +88,7 @@ fn every_option_is_obeyed() {
 
 #[test]
 fn a_backend_that_is_not_linked_is_an_error_that_lists_those_that_are() {
-    assert_says(&finalize(WHOLE, &["--backend", "nonsense"]).failure(), &["`nonsense`", "linked: torch"]);
+    assert_says(&finalize(WHOLE, &["--backend", "nonsense"]).failure(), &["`nonsense`", "linked: ", "torch"]);
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn a_backend_or_a_layer_that_is_not_there_is_an_error() {
     let [input, output] = ["x", "y"].map(|file| dir.path().join(file));
     write_tensor(&input, "x", Dtype::F32, &[1, 256], &bytes_of(&values(256), DType::F32));
     let error = forward(WHOLE, UP_PROJ, &input, &output, &["--backend", "nonsense"]).failure();
-    assert_says(&error, &["linked: torch"]);
+    assert_says(&error, &["`nonsense` is not linked", "linked: ", "torch"]);
     let error = forward(WHOLE, "up_proj", &input, &output, &[]).failure();
     assert_says(&error, &["no quantized layer is called `up_proj`", "the nearest is"]);
     let error = forward(WHOLE, UP_PROJ, &input, &output, &["--option", "torch.x=1"]).failure();

@@ -161,12 +161,13 @@ impl PlanRequest {
 }
 
 /// Nobody is moved to a slow path in silence: one warning for each fallback that runs layers which a faster
-/// backend refused.
+/// backend refused. A backend for devices of another kind is not faster on this one.
 fn slow_warnings(answers: &[Answer], asked: &[Asked]) -> Vec<String> {
     let speed = |answer: &Answer| answer.capabilities.as_ref().map_or(Speed::Native, |c| c.speed);
     let faster: Vec<String> = answers
         .iter()
         .zip(asked)
+        .filter(|(answer, _)| !matches!(answer.capabilities, Err(Rejection::DeviceKind { .. })))
         .filter(|(answer, _)| speed(answer) > Speed::Fallback)
         .filter_map(|(_, asked)| asked.first_reason().map(|reason| format!("`{}`: {reason}", asked.backend)))
         .collect();
