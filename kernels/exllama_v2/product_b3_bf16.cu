@@ -2,6 +2,6 @@
 #include "products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-WHOLE_TILES(b3, 3, bf16, true, 2, 4, 512, 2, 3)
+WHOLE_TILES(b3, 3, bf16, true, 2, 4, 512, 2)
 PARTS_OF_TILES(b3, 3, bf16)
 #endif

@@ -2,8 +2,8 @@
 #include "products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-WHOLE_TILES(b4s, 4, bf16, false, 2, 4, 512, 2, 3)
+WHOLE_TILES(b4s, 4, bf16, false, 2, 4, 512, 2)
 MORE_BLOCKS(b4s, 4, bf16, false)
-WHOLE_TILES(b4, 4, bf16, true, 2, 4, 512, 2, 3)
+WHOLE_TILES(b4, 4, bf16, true, 2, 4, 512, 2)
 PARTS_OF_TILES(b4, 4, bf16)
 #endif

@@ -26,12 +26,12 @@
 
 // Groups in whole tiles. `ahead` is how many tiles a warp has on the way, `tiles` how many it
 // has of a stage, and `stages` how many of those there are.
-#define WHOLE_TILES(w, bits, X, asymmetric, m1_ahead, m16_ahead, m32_threads, m64_tiles, m64_stages) \
+#define WHOLE_TILES(w, bits, X, asymmetric, m1_ahead, m16_ahead, m32_threads, m64_tiles) \
     FEW(m1_t2_##w##_r64, 512, bits, X, 1, 2, 16, m1_ahead, 64, asymmetric)            \
     FEW(m8_t2_##w##_r64, 512, bits, X, 8, 2, 16, m1_ahead, 64, asymmetric)            \
     FEW(m16_t2_##w##_r64, 256, bits, X, 16, 2, 8, m16_ahead, 64, asymmetric)          \
     SOME(m32_##w##_r64, m32_threads, bits, X, 32, 2, 1, 4, 64, asymmetric)               \
-    SOME(m64_##w##_r64, 384, bits, X, 64, 2, m64_tiles, m64_stages, 64, asymmetric)
+    SOME(m64_##w##_r64, 256, bits, X, 64, 1, m64_tiles, 4, 64, asymmetric)
 
 // Other blocks, for numbers of columns that leave multiprocessors idle with those above.
 #define MORE_BLOCKS(w, bits, X, asymmetric)                               \

@@ -8,7 +8,8 @@ use crate::memory::ALIGNMENT;
 /// Scratch of one context at most: a panel, and the workspace of cuBLASLt.
 pub(crate) const MOST_SCRATCH_BYTES: usize = 64 << 20;
 /// A panel stays in the L2 cache until its product has read it.
-const MOST_PANEL_BYTES: usize = MOST_SCRATCH_BYTES - Matmul::WORKSPACE_BYTES;
+const MOST_PANEL_BYTES: usize = 32 << 20;
+const _: () = assert!(MOST_PANEL_BYTES + Matmul::WORKSPACE_BYTES <= MOST_SCRATCH_BYTES, "scratch is capped");
 
 /// A tile of a product, rows of x by columns of W.
 const TILE: [usize; 2] = [128, 256];

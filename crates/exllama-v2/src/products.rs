@@ -139,8 +139,7 @@ impl Variant {
             // With 2 bits there would be too few registers for more threads.
             (32, Bits::TWO) => Stages { row_warps: 2, tiles: 1, count: 4, most_threads: 384 },
             (32, _) => Stages { row_warps: 2, tiles: 1, count: 4, most_threads: 512 },
-            (_, Bits::EIGHT) if whole => Stages { row_warps: 2, tiles: 1, count: 4, most_threads: 384 },
-            _ if whole => Stages { row_warps: 2, tiles: 2, count: 3, most_threads: 384 },
+            (_, Bits::EIGHT) if whole => Stages { row_warps: 1, tiles: 1, count: 4, most_threads: 256 },
             _ => Stages { row_warps: 1, tiles: 2, count: 4, most_threads: 256 },
         }
     }
