@@ -305,6 +305,20 @@ GPTQ_DEVICE uint16_t load_constant(const uint16_t* address) {
     return value;
 }
 
+/// ld.global of 16 bytes.
+GPTQ_DEVICE uint4 load_global(const void* address) {
+    uint4 value;
+#ifdef GPTQ_EMULATOR
+    emulator::load(&value, address, sizeof value);
+#else
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "l"(address)
+                 : "memory");
+#endif
+    return value;
+}
+
 /// 4, 8 or 16 bytes at once, as uint32_t, uint2 or uint4.
 template <class T>
 GPTQ_DEVICE T load(const void* address) {
@@ -338,11 +352,40 @@ GPTQ_DEVICE void store_global(void* address, uint4 value) {
 #endif
 }
 
-#ifndef GPTQ_EMULATOR
-GPTQ_DEVICE uint32_t shared_address(const void* pointer) {
+/// An address in shared memory. 32 bits on the GPU, where a pointer has 64 and is turned into one at each use.
+#ifdef GPTQ_EMULATOR
+using SharedAddress = char*;
+GPTQ_DEVICE SharedAddress shared_address(void* pointer) { return static_cast<char*>(pointer); }
+#else
+using SharedAddress = uint32_t;
+GPTQ_DEVICE SharedAddress shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 #endif
+
+/// ld.shared of 16 bytes.
+GPTQ_DEVICE uint4 load_shared(SharedAddress address) {
+    uint4 value;
+#ifdef GPTQ_EMULATOR
+    emulator::load(&value, address, sizeof value);
+#else
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "r"(address)
+                 : "memory");
+#endif
+    return value;
+}
+
+/// Keeps an address in its register: what comes out of a shuffle is not computed anew. Left alone, ptxas saves a register
+/// by computing it in each round of a loop. All lanes of a warp call it.
+GPTQ_DEVICE void keep([[maybe_unused]] SharedAddress& address) {
+#ifndef GPTQ_EMULATOR
+    uint32_t lane;
+    asm("mov.u32 %0, %%laneid;" : "=r"(lane));
+    asm volatile("shfl.sync.idx.b32 %0, %0, %1, 31, -1;" : "+r"(address) : "r"(lane));
+#endif
+}
 
 /// cp.async of 16 bytes past the L1, where `wanted`; zeros otherwise, and nothing is read. Turing copies at once.
 GPTQ_DEVICE void copy_async(void* shared, const void* global, bool wanted = true) {
@@ -365,6 +408,27 @@ GPTQ_DEVICE void copy_async_shared_by_warps(void* shared, const void* global, bo
     asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                  "r"(wanted ? 16 : 0)
                  : "memory");
+#endif
+}
+
+/// cp.async as `copy_async`, with an address in shared memory.
+GPTQ_DEVICE void copy_async(SharedAddress shared, const void* global, bool wanted = true) {
+#ifdef GPTQ_EMULATOR
+    copy_async(static_cast<void*>(shared), global, wanted);
+#elif __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(wanted ? 16 : 0) : "memory");
+#else
+    const uint4 v = wanted ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+#endif
+}
+
+/// The same for what is read once: 128 bytes into the L2.
+GPTQ_DEVICE void copy_stream_async(SharedAddress shared, const void* global) {
+#if !defined(GPTQ_EMULATOR) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
+#else
+    copy_async(shared, global);
 #endif
 }
 
