@@ -27,6 +27,8 @@ fn targets(device: &str) -> Result<Vec<Target>, String> {
             .with_weights(gptq_conformance::WeightRounding::ToX),
         Target::new(gptq_torch_fallback::REGISTRATION, device)?
             .with_weights(gptq_conformance::WeightRounding::ToX),
+        Target::new(gptq_exllama_v1::REGISTRATION, device)?
+            .with_weights(gptq_conformance::WeightRounding::ToX),
     ])
 }
 
