@@ -26,10 +26,13 @@ constexpr uint32_t kLaneColumns = 4;
 constexpr uint32_t kLanesAcross = kDotColumns / kLaneColumns;
 constexpr uint32_t kWarpTiles = kWarp / kLanesAcross;
 
-/// 8 consecutive elements of x.
-GPTQ_DEVICE void read_eight(const f16* x, float (&values)[8]) { read_floats(x, GPTQ_DTYPE_F16, 0, values); }
-GPTQ_DEVICE void read_eight(const bf16* x, float (&values)[8]) { read_floats(x, GPTQ_DTYPE_BF16, 0, values); }
-GPTQ_DEVICE void read_eight(const float* x, float (&values)[8]) { read_floats(x, GPTQ_DTYPE_F32, 0, values); }
+/// Consecutive elements of x, 4 or 8.
+template <uint32_t count>
+GPTQ_DEVICE void read_x(const f16* x, float (&values)[count]) { read_floats(x, GPTQ_DTYPE_F16, 0, values); }
+template <uint32_t count>
+GPTQ_DEVICE void read_x(const bf16* x, float (&values)[count]) { read_floats(x, GPTQ_DTYPE_BF16, 0, values); }
+template <uint32_t count>
+GPTQ_DEVICE void read_x(const float* x, float (&values)[count]) { read_floats(x, GPTQ_DTYPE_F32, 0, values); }
 
 /// Adds the sums of all warps and writes what the block has. `sums` is [warps, rows, columns].
 template <class X, uint32_t kRows>
@@ -73,21 +76,24 @@ GPTQ_DEVICE void add_tile(const GptqDequantizeDotParams& p, const LaneTile<F>& l
     float scales[kLaneColumns];
     read_floats(p.scales, p.scale_dtype, size_t(group) * p.out_features + column, scales);
 
+    // Elements of a row of x that are there at a time. Eight of four rows would leave registers for one block to a
+    // multiprocessor, and nothing would hide the loads.
+    constexpr uint32_t kRun = kRows > 2 ? 4 : 8;
     float sums[kRows][kLaneColumns] = {};
 #pragma unroll
-    for (uint32_t first = 0; first < kBlock; first += 8) {
-        float x[kRows][8];
+    for (uint32_t first = 0; first < kBlock; first += kRun) {
+        float x[kRows][kRun];
 #pragma unroll
         for (uint32_t m = 0; m < kRows; m++) {
             // Rows past the last repeat it, and are not written.
             const uint32_t row = smaller(m, p.rows - 1);
-            read_eight(static_cast<const X*>(p.x) + size_t(row) * p.in_features + tile * kBlock + first, x[m]);
+            read_x(static_cast<const X*>(p.x) + size_t(row) * p.in_features + tile * kBlock + first, x[m]);
         }
 #pragma unroll
         for (uint32_t c = 0; c < kLaneColumns; c++) {
             const FloatZero<F> zero(zeros[c]);
 #pragma unroll
-            for (uint32_t i = 0; i < 8; i++) {
+            for (uint32_t i = 0; i < kRun; i++) {
                 const float weight = less_zero([&](uint32_t w) { return lane_tile.words[w][c]; }, first + i, zero);
 #pragma unroll
                 for (uint32_t m = 0; m < kRows; m++) sums[m][c] = fmaf(x[m][i], weight, sums[m][c]);
@@ -163,10 +169,11 @@ GPTQ_DEVICE void dot_rows(const GptqDequantizeDotParams& p) {
                 last_group = group;
             }
             const float weight = scale * (float(read_code<F>(p.qweight + column, p.out_features, k)) - zero);
+            const uint32_t x_column = row_of_w(p.w_rows, k);
 #pragma unroll
             for (uint32_t m = 0; m < kRows; m++) {
                 const uint32_t row = smaller(m, p.rows - 1);
-                of_tile[m] = fmaf(to_float(x[size_t(row) * p.in_features + k]), weight, of_tile[m]);
+                of_tile[m] = fmaf(to_float(x[size_t(row) * p.in_features + x_column]), weight, of_tile[m]);
             }
         }
 #pragma unroll

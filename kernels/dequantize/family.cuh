@@ -24,6 +24,9 @@ GPTQ_DEVICE uint32_t group_of(const void* g_idx, uint32_t g_idx_bytes, uint32_t 
     return static_cast<const uint32_t*>(g_idx)[k];
 }
 
+/// The row of W that row k of qweight is.
+GPTQ_DEVICE uint32_t row_of_w(const uint32_t* w_rows, uint32_t k) { return w_rows == nullptr ? k : w_rows[k]; }
+
 /// Words of qzeros that a group has.
 template <class F>
 GPTQ_DEVICE size_t zero_words(uint32_t out_features) {

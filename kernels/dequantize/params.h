@@ -3,13 +3,15 @@
  * qweight is [ceil(K * bits / 32), N], codes packed along K; qzeros is [G, ceil(N * bits / 32)], direct (v2) zero points
  * packed along N; scales are [G, N]. All as files hold them, row-major and contiguous.
  *
+ * Act-order, where rows of one group are anywhere, comes in two ways. Either g_idx names the group of each row; or the
+ * rows of qweight were sorted by group, by gptq_dequantize_sort, and w_rows tells which row of W each of them is.
+ *
  * Two kernels do each job. `blocks` is fast and takes:
- *   - in_features, and first_row and rows of W where there are any, multiples of 32; group_rows a multiple of 32, or one
- *     group; g_idx_bytes 0
+ *   - in_features a multiple of 32; group_rows a multiple of 32, or one group; g_idx_bytes 0
  *   - out_features, and first_column, columns and out_stride where there are any, multiples of 8
  *   - every pointer aligned to 16 bytes
  *   - to dequantize: scales in f16 or bf16
- * `rows` takes everything: any K and N, any groups, act-order, pointers aligned to their element.
+ * `rows` takes everything: any K and N, any groups, g_idx, pointers aligned to their element.
  */
 #ifndef GPTQ_DEQUANTIZE_PARAMS_H
 #define GPTQ_DEQUANTIZE_PARAMS_H
@@ -24,6 +26,8 @@
 #define GPTQ_DEQUANTIZE_ROWS_THREADS 128u
 #define GPTQ_DEQUANTIZE_DOT_THREADS 256u
 #define GPTQ_DEQUANTIZE_SUM_THREADS 256u
+#define GPTQ_DEQUANTIZE_SORT_THREADS 256u
+#define GPTQ_DEQUANTIZE_GATHER_THREADS 128u
 /* Rows of W that a block of threads reads at a time: all kernels that dequantize have a block of the grid in y for so
  * many. */
 #define GPTQ_DEQUANTIZE_TILE_ROWS 32u
@@ -34,25 +38,25 @@
 /* Rows of x at most. */
 #define GPTQ_DEQUANTIZE_DOT_MOST_ROWS 4u
 
-/* gptq_dequantize_{blocks,rows}_<format>_<out dtype>: out[k - first_row, n - first_column] = scale * (code - zero),
- * rounded once, for a panel of W.
+/* gptq_dequantize_{blocks,rows}_<format>_<out dtype>: out[k, n - first_column] = scale * (code - zero), rounded once, for
+ * a panel of columns of W.
  *
- * Grid of `blocks`: x = ceil(columns / (128 * (16 / bytes of an output))), y = rows / 32.
- * Grid of `rows`:   x = ceil(columns / 128), y = ceil(rows / 32). */
+ * Grid of `blocks`: x = ceil(columns / (128 * (16 / bytes of an output))), y = K / 32.
+ * Grid of `rows`:   x = ceil(columns / 128), y = ceil(K / 32). */
 struct GptqDequantizeParams {
     const uint32_t* qweight;
     const uint32_t* qzeros;
     const void* scales;
     /* [K], the group of each row; null where g_idx_bytes is 0. */
     const void* g_idx;
-    /* [rows, columns] with out_stride elements from row to row. */
+    /* [K], the row of W that each row of qweight is; null where it is the same. */
+    const uint32_t* w_rows;
+    /* [K, columns] with out_stride elements from row to row. */
     void* out;
+    uint32_t in_features;
     uint32_t out_features;
     /* Rows of a group; K where there is one group. The last group may have fewer. */
     uint32_t group_rows;
-    /* The first row of W that is wanted, and how many. */
-    uint32_t first_row;
-    uint32_t rows;
     /* The first column that is wanted, and how many. */
     uint32_t first_column;
     uint32_t columns;
@@ -63,17 +67,45 @@ struct GptqDequantizeParams {
 };
 static_assert(sizeof(struct GptqDequantizeParams) == 80, "Rust's copy of the struct has 80 bytes");
 
+/* gptq_dequantize_sort_<format>: row i of `sorted` is row w_rows[i] of qweight. K is a multiple of 32.
+ *
+ * Grid: x = ceil(N / 256), y = K / 32. */
+struct GptqDequantizeSortParams {
+    const uint32_t* qweight;
+    const uint32_t* w_rows;
+    /* As qweight, elsewhere. */
+    uint32_t* sorted;
+    uint32_t out_features;
+};
+static_assert(sizeof(struct GptqDequantizeSortParams) == 32, "Rust's copy of the struct has 32 bytes");
+
+/* gptq_dequantize_gather_{16,32}bit: gathered[m, i] = x[m, w_rows[i]].
+ *
+ * Grid: x = ceil(K / 128), y = rows. */
+struct GptqDequantizeGatherParams {
+    const uint32_t* w_rows;
+    /* [rows, K], both. */
+    const void* x;
+    void* gathered;
+    uint32_t in_features;
+};
+static_assert(sizeof(struct GptqDequantizeGatherParams) == 32, "Rust's copy of the struct has 32 bytes");
+
 /* gptq_dequantize_dot_{blocks,rows}_<format>_<x dtype>_m<rows of x at most>: out = x W + bias, out and x of one type.
  *
  * Grid: x = ceil(out_features / 32), y = splits. With one split the kernel writes out; with more it writes the sums of
  * each to `partial`, and gptq_dequantize_sum_<x dtype> has to follow. Sums are added in an order that does not depend on
- * time: equal launches give equal bits. */
+ * time: equal launches give equal bits.
+ *
+ * Of a layer whose rows were sorted, `rows` finds the elements of x by w_rows; `blocks` has no such pointer to read and
+ * takes x gathered. */
 struct GptqDequantizeDotParams {
     const uint32_t* qweight;
     const uint32_t* qzeros;
     const void* scales;
     /* As above. */
     const void* g_idx;
+    const uint32_t* w_rows;
     /* [N], or null. */
     const void* bias;
     /* [rows, K]. */
@@ -93,7 +125,7 @@ struct GptqDequantizeDotParams {
     /* Parts of K; each has ceil(ceil(K / 32) / splits) tiles of 32 rows, the last ones fewer or none. */
     uint32_t splits;
 };
-static_assert(sizeof(struct GptqDequantizeDotParams) == 96, "Rust's copy of the struct has 96 bytes");
+static_assert(sizeof(struct GptqDequantizeDotParams) == 104, "Rust's copy of the struct has 104 bytes");
 
 /* gptq_dequantize_sum_<out dtype>: out = the sum of `partial` over splits, plus bias, rounded once.
  *

@@ -51,6 +51,25 @@ GPTQ_DEVICE uint32_t code_at(const Words& word, uint32_t i) {
     }
 }
 
+/// Puts code `i` into a block of zeros, where `code_at` finds it.
+template <class F>
+GPTQ_DEVICE void put_code(uint32_t (&words)[F::bits], uint32_t i, uint32_t code) {
+    if constexpr (F::planar) {
+        uint32_t low_bits = 0;
+#pragma unroll
+        for (uint32_t width = 4; width >= 1; width /= 2) {
+            if ((F::bits & width) == 0) continue;
+            const uint32_t at = i * width;
+            words[low_bits + at / 32] |= (code >> low_bits & ((1u << width) - 1)) << at % 32;
+            low_bits += width;
+        }
+    } else {
+        const uint32_t at = i * F::bits, shift = at % 32;
+        words[at / 32] |= code << shift;
+        if (!F::one_field && shift + F::bits > 32) words[at / 32 + 1] |= code >> (32 - shift);
+    }
+}
+
 /// Code `index` of a sequence in memory whose words are `stride` apart.
 template <class F>
 GPTQ_DEVICE uint32_t read_code(const uint32_t* words, size_t stride, uint32_t index) {

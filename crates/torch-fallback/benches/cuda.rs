@@ -87,7 +87,7 @@ fn decode(gpu: &Gpu, limits: &Limits) {
             let (model, bytes) = cold_model(if act_order { in_act_order(case) } else { case });
             let read = limits.read_us(bytes);
             let mut line = format!("{:>16} {name:>10} {read:8.1} ", format!("{k} x {n}"));
-            for rows in [1, 2, 4, 5, 8, 12, 16, 32, 64] {
+            for rows in [1, 2, 4, 8, 9, 16, 64] {
                 let us = forward_us(gpu, &model, [rows, k, n], bytes);
                 line.push_str(&format!(" {rows}: {us:.1} ({:.3})", read / us));
             }
@@ -130,11 +130,11 @@ fn dense(gpu: &Gpu, limits: &Limits) {
                 qzeros: at(&zeros),
                 scales: at(&scales),
                 g_idx: ptr::null(),
+                w_rows: ptr::null(),
                 out: at::<std::ffi::c_void>(&out).cast_mut(),
+                in_features: k as u32,
                 out_features: n as u32,
                 group_rows: 128,
-                first_row: 0,
-                rows: k as u32,
                 first_column: 0,
                 columns: n as u32,
                 out_stride: n as u32,

@@ -1,16 +1,17 @@
 //! The three steps, on a GPU.
+#![expect(unsafe_code, reason = "launches the kernel that sorts rows")]
 
 use std::sync::Arc;
 
 use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome, Rejection};
-use gptq_core::device::{Context, Memory};
+use gptq_core::device::{Context, Memory, Stream as _};
 use gptq_core::format::{Bits, Packing, ZeroEncoding};
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{Error, QuantLinear, Result};
 use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul};
 
-use super::kernels::FormatKernels;
-use super::layout::{LayerPlan, Planner};
+use super::kernels::{FormatKernels, SortKernel};
+use super::layout::{LayerPlan, Planner, Tensors};
 use super::linear::{CudaLinear, KernelSet, MOST_FUSED_ROWS, Shared};
 use super::{EMBEDDED, FAMILY, x_dtypes};
 use crate::{ID, OPTIONS};
@@ -124,6 +125,38 @@ impl CudaBackend {
     }
 }
 
+/// What sorts rows of act-order layers: their words arrive in memory of its own, and go from there to their place.
+struct Sorting {
+    gpu: Gpu,
+    stream: CudaStream,
+    unsorted: CudaBuffer,
+}
+
+impl Sorting {
+    /// With room for the largest layer that is to be sorted.
+    fn new(gpu: &Gpu, plans: &[LayerPlan]) -> Result<Self> {
+        let sorted = plans.iter().filter(|plan| plan.is_sorted());
+        let most = sorted.map(LayerPlan::qweight_bytes).max().unwrap_or(0);
+        let unsorted = gpu.allocate_buffer(most).map_err(|error| match error {
+            Error::OutOfMemory { device, needed, available, remedy, .. } => {
+                let what = "sorting the rows of act-order layers, after all layers had their memory,".into();
+                Error::OutOfMemory { device, what, needed, available, remedy }
+            }
+            other => other,
+        })?;
+        Ok(Self { gpu: gpu.clone(), stream: CudaStream::new(gpu)?, unsorted })
+    }
+
+    /// Brings the words of `layer` to where `tensors` has them, its rows in the order of groups.
+    fn sort(&mut self, kernels: &Kernels, layer: &QuantLinear, tensors: &Tensors) -> Result<()> {
+        self.gpu.upload(layer.qweight().as_bytes(), &mut self.unsorted, 0)?;
+        let kernel = SortKernel::load(kernels, layer.info().bits, layer.info().packing)?;
+        // SAFETY: the words have arrived, and the stream is waited for before others do.
+        unsafe { kernel.sort(&self.stream, tensors, self.unsorted.address()) }?;
+        self.stream.synchronize()
+    }
+}
+
 impl Backend for CudaBackend {
     fn convert_format(&mut self, layer: &mut QuantLinear) -> Result<Outcome> {
         layer.convert_zeros(ZeroEncoding::V2);
@@ -138,6 +171,7 @@ impl Backend for CudaBackend {
         })?;
         let (plans, ends) = Self::plan(layers);
         let mut memory = self.allocate(layers, &ends)?;
+        let mut sorting = Sorting::new(&self.gpu, &plans)?;
         let base = memory.address();
         let mut ready = Vec::with_capacity(plans.len());
         let mut sets: Vec<((Bits, Packing), KernelSet)> = Vec::new();
@@ -145,6 +179,10 @@ impl Backend for CudaBackend {
         for (plan, end) in plans.iter().zip(ends) {
             let Some((id, layer)) = layers.next_layer() else { break };
             plan.contents(&layer, |place, bytes| self.gpu.upload(bytes, &mut memory, place.offset))?;
+            let tensors = plan.tensors(&layer, base);
+            if plan.is_sorted() {
+                sorting.sort(&self.kernels, &layer, &tensors)?;
+            }
             let format = (layer.info().bits, layer.info().packing);
             let kernels = match sets.iter().find(|(known, _)| *known == format) {
                 Some((_, set)) => Arc::clone(set),
@@ -154,9 +192,10 @@ impl Backend for CudaBackend {
                     set
                 }
             };
-            ready.push((id, plan.tensors(&layer, base), layer.info().clone(), kernels, end - start));
+            ready.push((id, tensors, layer.info().clone(), kernels, end - start));
             start = end;
         }
+        drop(sorting);
         let x_dtypes = x_dtypes(self.gpu.info().compute_capability);
         let shared = Arc::new(Shared { gpu: self.gpu.clone(), matmul, x_dtypes, _memory: memory });
         let (ids, linears): (Vec<LayerId>, Vec<CudaLinear>) = ready

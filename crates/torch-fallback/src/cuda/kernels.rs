@@ -15,9 +15,10 @@ use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
 use super::layout::{Bias, Tensors};
 use super::params::{
     GPTQ_DEQUANTIZE_BLOCKS_THREADS, GPTQ_DEQUANTIZE_DOT_COLUMNS, GPTQ_DEQUANTIZE_DOT_MOST_ROWS,
-    GPTQ_DEQUANTIZE_DOT_THREADS, GPTQ_DEQUANTIZE_ROWS_COLUMNS, GPTQ_DEQUANTIZE_ROWS_THREADS,
-    GPTQ_DEQUANTIZE_SUM_THREADS, GPTQ_DEQUANTIZE_TILE_ROWS, GPTQ_DTYPE_BF16, GPTQ_DTYPE_F16, GPTQ_DTYPE_F32,
-    GptqDequantizeDotParams, GptqDequantizeParams, GptqDequantizeSumParams,
+    GPTQ_DEQUANTIZE_DOT_THREADS, GPTQ_DEQUANTIZE_GATHER_THREADS, GPTQ_DEQUANTIZE_ROWS_COLUMNS,
+    GPTQ_DEQUANTIZE_ROWS_THREADS, GPTQ_DEQUANTIZE_SORT_THREADS, GPTQ_DEQUANTIZE_SUM_THREADS,
+    GPTQ_DEQUANTIZE_TILE_ROWS, GPTQ_DTYPE_BF16, GPTQ_DTYPE_F16, GPTQ_DTYPE_F32, GptqDequantizeDotParams,
+    GptqDequantizeGatherParams, GptqDequantizeParams, GptqDequantizeSortParams, GptqDequantizeSumParams,
 };
 
 // SAFETY: made by `cargo xtask codegen` of the params.h of the family; `gptq_dequantize_{blocks,rows}_*` take it.
@@ -26,6 +27,10 @@ unsafe impl Params for GptqDequantizeParams {}
 unsafe impl Params for GptqDequantizeDotParams {}
 // SAFETY: as above; `gptq_dequantize_sum_*` take it.
 unsafe impl Params for GptqDequantizeSumParams {}
+// SAFETY: as above; `gptq_dequantize_sort_*` take it.
+unsafe impl Params for GptqDequantizeSortParams {}
+// SAFETY: as above; `gptq_dequantize_gather_*` take it.
+unsafe impl Params for GptqDequantizeGatherParams {}
 
 /// Rows of W that a block of threads reads at a time.
 pub(crate) const TILE_ROWS: usize = GPTQ_DEQUANTIZE_TILE_ROWS as usize;
@@ -45,6 +50,7 @@ pub(crate) struct FormatKernels {
     /// For one row of x, and for two to four.
     dot_rows: [Kernel<GptqDequantizeDotParams>; 2],
     sum: Kernel<GptqDequantizeSumParams>,
+    gather: Kernel<GptqDequantizeGatherParams>,
     dtype: DType,
 }
 
@@ -62,6 +68,7 @@ impl FormatKernels {
             dot_blocks: [dot("blocks", 1)?, dot("blocks", 2)?, dot("blocks", 4)?],
             dot_rows: [dot("rows", 1)?, dot("rows", 4)?],
             sum: kernels.kernel(&format!("gptq_dequantize_sum_{dtype}"))?,
+            gather: kernels.kernel(&format!("gptq_dequantize_gather_{}bit", 8 * dtype.size_bytes()))?,
             dtype,
         })
     }
@@ -86,11 +93,11 @@ impl FormatKernels {
             qzeros: pointer(layer.qzeros),
             scales: pointer(layer.scales),
             g_idx: pointer(layer.g_idx),
+            w_rows: pointer(layer.w_rows),
             out: pointer::<c_void>(panel.out).cast_mut(),
+            in_features: count(layer.in_features),
             out_features: count(layer.out_features),
             group_rows: count(layer.group_rows),
-            first_row: count(panel.first_row),
-            rows: count(panel.rows),
             first_column: count(panel.first_column),
             columns: count(panel.columns),
             out_stride: count(panel.stride),
@@ -99,13 +106,11 @@ impl FormatKernels {
         };
         let in_blocks = layer.in_blocks
             && layer.scale_dtype != DType::F32
-            && panel.first_row.is_multiple_of(TILE_ROWS)
-            && panel.rows.is_multiple_of(TILE_ROWS)
             && [panel.first_column, panel.columns, panel.stride]
                 .iter()
                 .all(|number| number.is_multiple_of(8))
             && panel.out.is_multiple_of(16);
-        let tiles = blocks(panel.rows, TILE_ROWS);
+        let tiles = blocks(layer.in_features, TILE_ROWS);
         let (kernel, launch) = if in_blocks {
             let columns = GPTQ_DEQUANTIZE_BLOCKS_THREADS as usize * 16 / self.dtype.size_bytes();
             let grid = [blocks(panel.columns, columns), tiles, 1];
@@ -122,9 +127,9 @@ impl FormatKernels {
     /// Queues `out = x · W (+ bias)` for one to four rows of x, without the dense matrix.
     ///
     /// # Safety
-    /// Addresses of `call` are of the layer's GPU: x `[rows, K]`, out `[rows, N]` of the type of these kernels, aligned
-    /// to it, and, with more splits than one, room for f32 `[splits, rows, N]`. Nothing else uses them but in the order
-    /// of `stream`.
+    /// Addresses of `call` are of the layer's GPU: x `[rows, K]`, which may be [gathered](Self::gather), out `[rows, N]`
+    /// of the type of these kernels, aligned to it, and, with more splits than one, room for f32 `[splits, rows, N]`.
+    /// Nothing else uses them but in the order of `stream`.
     pub(crate) unsafe fn dot(&self, stream: &CudaStream, layer: &Tensors, call: &Dot) -> Result<()> {
         let (bias, bias_dtype) = bias_of(layer.bias.as_ref());
         let params = GptqDequantizeDotParams {
@@ -132,6 +137,7 @@ impl FormatKernels {
             qzeros: pointer(layer.qzeros),
             scales: pointer(layer.scales),
             g_idx: pointer(layer.g_idx),
+            w_rows: pointer(layer.w_rows),
             bias,
             x: pointer(call.x),
             out: pointer::<c_void>(call.out).cast_mut(),
@@ -145,7 +151,8 @@ impl FormatKernels {
             rows: count(call.rows),
             splits: count(call.splits),
         };
-        let kernel = if layer.in_blocks && call.x.is_multiple_of(16) {
+        let in_order = layer.w_rows == 0 || call.x_gathered;
+        let kernel = if layer.in_blocks && in_order && call.x.is_multiple_of(16) {
             let [one, two, four] = &self.dot_blocks;
             match call.rows {
                 1 => one,
@@ -176,6 +183,30 @@ impl FormatKernels {
         unsafe { self.sum(stream, layer, &sums) }
     }
 
+    /// Queues writing x with its columns in the order of the layer's sorted rows, `[rows, K]`, to `gathered`.
+    ///
+    /// # Safety
+    /// The layer's rows are sorted. x and `gathered` are of the layer's GPU and of the type of these kernels; nothing
+    /// else uses them but in the order of `stream`.
+    pub(crate) unsafe fn gather(
+        &self,
+        stream: &CudaStream,
+        layer: &Tensors,
+        [x, gathered]: [u64; 2],
+        rows: usize,
+    ) -> Result<()> {
+        let params = GptqDequantizeGatherParams {
+            w_rows: pointer(layer.w_rows),
+            x: pointer(x),
+            gathered: pointer::<c_void>(gathered).cast_mut(),
+            in_features: count(layer.in_features),
+        };
+        let threads = GPTQ_DEQUANTIZE_GATHER_THREADS;
+        let grid = [blocks(layer.in_features, threads as usize), count(rows), 1];
+        // SAFETY: as in `dequantize`; the rows are a permutation of the columns of x.
+        unsafe { self.gather.launch(stream, &Launch::new(grid, [threads, 1, 1]), &params) }
+    }
+
     /// Queues `out = the sum of partial sums (+ bias)`, rounded once.
     ///
     /// # Safety
@@ -201,12 +232,36 @@ impl FormatKernels {
     }
 }
 
-/// A panel of the dense matrix, and where it is wanted.
+/// What sorts the rows of layers of one format.
+pub(crate) struct SortKernel(Kernel<GptqDequantizeSortParams>);
+
+impl SortKernel {
+    pub(crate) fn load(kernels: &Kernels, bits: Bits, packing: Packing) -> Result<Self> {
+        kernels.kernel(&format!("gptq_dequantize_sort_{}", format_name(bits, packing))).map(Self)
+    }
+
+    /// Queues writing the words of `layer` with its rows in order, from `unsorted`, where they are as the file has them.
+    ///
+    /// # Safety
+    /// `unsorted` is of the layer's GPU, holds its qweight, and is not written to before the stream is done.
+    pub(crate) unsafe fn sort(&self, stream: &CudaStream, layer: &Tensors, unsorted: u64) -> Result<()> {
+        let params = GptqDequantizeSortParams {
+            qweight: pointer(unsorted),
+            w_rows: pointer(layer.w_rows),
+            sorted: pointer::<u32>(layer.qweight).cast_mut(),
+            out_features: count(layer.out_features),
+        };
+        let threads = GPTQ_DEQUANTIZE_SORT_THREADS;
+        let grid = [blocks(layer.out_features, threads as usize), blocks(layer.in_features, TILE_ROWS), 1];
+        // SAFETY: the layer's rows and words are as the parameters say (`Tensors`); the caller promises the rest.
+        unsafe { self.0.launch(stream, &Launch::new(grid, [threads, 1, 1]), &params) }
+    }
+}
+
+/// A panel of columns of the dense matrix, and where it is wanted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panel {
     pub(crate) out: u64,
-    pub(crate) first_row: usize,
-    pub(crate) rows: usize,
     pub(crate) first_column: usize,
     pub(crate) columns: usize,
     /// Elements from row to row of what is written.
@@ -217,6 +272,8 @@ pub(crate) struct Panel {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dot {
     pub(crate) x: u64,
+    /// Whether columns of x are in the order of the layer's sorted rows.
+    pub(crate) x_gathered: bool,
     pub(crate) out: u64,
     /// Where sums of parts of K go; nothing where there is one part.
     pub(crate) partial: u64,

@@ -4,9 +4,8 @@
 //! does not fit is refused with the layer at which the memory ends.
 
 use bytemuck::cast_slice;
-use gptq_core::QuantLinear;
-use gptq_core::format::GroupIndex;
 use gptq_core::tensor::{DType, Element};
+use gptq_core::{LayerInfo, QuantLinear};
 use half::{bf16, f16};
 
 use super::kernels::TILE_ROWS;
@@ -47,6 +46,7 @@ pub(crate) struct LayerPlan {
     qzeros: Place,
     scales: Place,
     g_idx: Option<Place>,
+    w_rows: Option<Place>,
     /// The bias in each type that holds it without rounding; first in its own.
     biases: Vec<(DType, Place)>,
 }
@@ -55,9 +55,10 @@ impl LayerPlan {
     pub(crate) fn new(layer: &QuantLinear, planner: &mut Planner) -> Self {
         Self {
             qweight: planner.place(layer.qweight().as_bytes().len()),
-            qzeros: planner.place(size_of_val(layer.zeros().words())),
+            qzeros: planner.place(zero_words(layer) * size_of::<u32>()),
             scales: planner.place(layer.scales().as_bytes().len()),
             g_idx: g_idx(layer).map(|bytes| planner.place(bytes.len())),
+            w_rows: sorted_rows(layer).map(|rows| planner.place(size_of_val(rows))),
             biases: biases(layer)
                 .into_iter()
                 .map(|(dtype, bytes)| (dtype, planner.place(bytes.len())))
@@ -65,22 +66,40 @@ impl LayerPlan {
         }
     }
 
-    /// The bytes of the layer, as files hold them and beside one another.
+    /// The bytes of the layer and where they go, as files hold them; without the words of qweight where rows are
+    /// [sorted](Self::is_sorted).
     pub(crate) fn contents(
         &self,
         layer: &QuantLinear,
         mut put: impl FnMut(Place, &[u8]) -> gptq_core::Result<()>,
     ) -> gptq_core::Result<()> {
-        put(self.qweight, layer.qweight().as_bytes())?;
-        put(self.qzeros, cast_slice(layer.zeros().words()))?;
+        if !self.is_sorted() {
+            put(self.qweight, layer.qweight().as_bytes())?;
+        }
+        let mut zeros = vec![0; zero_words(layer)];
+        layer.zeros().write_words(&mut zeros);
+        put(self.qzeros, cast_slice(&zeros))?;
         put(self.scales, layer.scales().as_bytes())?;
         if let (Some(place), Some(bytes)) = (self.g_idx, g_idx(layer)) {
             put(place, &bytes)?;
+        }
+        if let (Some(place), Some(rows)) = (self.w_rows, sorted_rows(layer)) {
+            put(place, cast_slice(rows))?;
         }
         for ((_, place), (_, bytes)) in self.biases.iter().zip(biases(layer)) {
             put(*place, &bytes)?;
         }
         Ok(())
+    }
+
+    /// Whether rows of qweight are to be sorted by group on their way to their place.
+    pub(crate) fn is_sorted(&self) -> bool {
+        self.w_rows.is_some()
+    }
+
+    /// Bytes of the layer's qweight.
+    pub(crate) fn qweight_bytes(&self) -> usize {
+        self.qweight.bytes
     }
 
     /// The layer's tensors as kernels take them, in memory that begins at `base`.
@@ -106,33 +125,33 @@ impl LayerPlan {
                     }
                 }
             },
+            w_rows: self.w_rows.map_or(0, at),
             bias: biases.next(),
             other_biases: biases.collect(),
             in_features: k,
             out_features: n,
             group_rows,
-            in_blocks: self.g_idx.is_none()
-                && k.is_multiple_of(TILE_ROWS)
-                && n.is_multiple_of(8)
-                && (info.groups == 1 || group_rows.is_multiple_of(TILE_ROWS)),
+            in_blocks: self.g_idx.is_none() && has_whole_blocks(info),
         }
     }
 }
 
-/// A layer's tensors in device memory, as files hold them, zero points direct. Addresses are aligned to [`ALIGNMENT`].
+/// A layer's tensors in device memory, zero points direct. Addresses are aligned to [`ALIGNMENT`].
 #[derive(Clone, Debug)]
 pub(crate) struct Tensors {
-    /// `[ceil(K · bits / 32), N]`.
+    /// `[ceil(K · bits / 32), N]`. As the file holds it, but for the order of rows where `w_rows` is there.
     pub(crate) qweight: u64,
     /// `[G, ceil(N · bits / 32)]`.
     pub(crate) qzeros: u64,
     /// `[G, N]`.
     pub(crate) scales: u64,
     pub(crate) scale_dtype: DType,
-    /// `[K]`, the group of each row; 0 where groups are consecutive.
+    /// `[K]`, the group of each row; 0 where groups are consecutive rows of qweight.
     pub(crate) g_idx: u64,
     /// Bytes of an element of `g_idx`: 2 or 4; 0 where there is none.
     pub(crate) g_idx_bytes: u32,
+    /// `[K]`, the row of W that each row of qweight is, where they were sorted by group; else 0.
+    pub(crate) w_rows: u64,
     /// `[N]`, in the type of the file.
     pub(crate) bias: Option<Bias>,
     /// The same in other types that hold it exactly.
@@ -168,9 +187,32 @@ impl Bias {
 /// Groups whose numbers fit 16 bits.
 const SHORT_GROUPS: usize = 1 << 16;
 
+/// Whether groups and the matrix have whole blocks of rows, as the kernels called `blocks` want them.
+fn has_whole_blocks(info: &LayerInfo) -> bool {
+    let group_rows = info.group_size.rows(info.in_features);
+    info.in_features.is_multiple_of(TILE_ROWS)
+        && info.out_features.is_multiple_of(8)
+        && (info.groups == 1 || group_rows.is_multiple_of(TILE_ROWS))
+}
+
+/// The order in which rows are sorted by group, where they are out of order and that makes whole blocks of them. Other
+/// act-order layers stay as they are: only the slow kernels take them.
+fn sorted_rows(layer: &QuantLinear) -> Option<&[u32]> {
+    let order = layer.group_index().act_order()?;
+    (order.is_uniform() && has_whole_blocks(layer.info())).then(|| order.sorted_rows())
+}
+
+/// Words of the layer's qzeros.
+fn zero_words(layer: &QuantLinear) -> usize {
+    layer.zeros().groups() * layer.zeros().words_per_group()
+}
+
 /// The group of each row as kernels take it, where rows have to be looked up.
 fn g_idx(layer: &QuantLinear) -> Option<Vec<u8>> {
-    let GroupIndex::ActOrder(order) = layer.group_index() else { return None };
+    let order = layer.group_index().act_order()?;
+    if sorted_rows(layer).is_some() {
+        return None;
+    }
     let groups = order.groups_of_rows();
     if layer.info().groups > SHORT_GROUPS {
         return Some(cast_slice(groups).to_vec());

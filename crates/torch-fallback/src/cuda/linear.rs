@@ -14,10 +14,10 @@ use gptq_cuda::{
 
 use super::kernels::{Dot, FormatKernels, MOST_DOT_ROWS, Panel, Sums, splits};
 use super::layout::{ALIGNMENT, Tensors};
-use super::panels::{Job, PanelSize, Room, pieces};
+use super::panels::{F32_ROWS, Job, MOST_SCRATCH_BYTES, PanelSize, Room, WORKSPACE_BYTES, pieces};
 
 /// Up to so many rows of x the fused product is faster than a dense matrix, in pieces of [`MOST_DOT_ROWS`].
-pub(crate) const MOST_FUSED_ROWS: usize = MOST_DOT_ROWS;
+pub(crate) const MOST_FUSED_ROWS: usize = 2 * MOST_DOT_ROWS;
 /// Rows of x in one product: more are as fast in pieces, and sizes stay far from what 32 bits hold.
 const MOST_ROWS: usize = 1 << 16;
 
@@ -81,10 +81,12 @@ impl CudaLinear {
             // Sums in f32 that wait for a bias take as much as the panel.
             let factor = if self.rounds_bias_apart(*dtype) { 2 } else { 1 };
             let job = self.job(1, *dtype).scratch_bytes();
-            (job - Matmul::WORKSPACE_BYTES) * factor + Matmul::WORKSPACE_BYTES
+            let dense = (job - WORKSPACE_BYTES) * factor + WORKSPACE_BYTES;
+            let fused = self.gathered_bytes(MOST_FUSED_ROWS, *dtype)
+                + self.partial_bytes(self.splits(), MOST_DOT_ROWS);
+            dense.min(MOST_SCRATCH_BYTES).max(fused)
         };
-        let dense = dtypes.map(of_job).max().unwrap_or(0).min(super::panels::MOST_SCRATCH_BYTES);
-        dense.max(self.partial_bytes(self.splits(), MOST_DOT_ROWS))
+        dtypes.map(of_job).max().unwrap_or(0)
     }
 
     fn multiprocessors(&self) -> usize {
@@ -99,6 +101,19 @@ impl CudaLinear {
         if splits > 1 { splits * rows * self.tensors.out_features * size_of::<f32>() } else { 0 }
     }
 
+    /// What so many rows of x take, with their columns in the order of sorted rows.
+    fn gathered_bytes(&self, rows: usize, dtype: DType) -> usize {
+        let is_sorted = self.tensors.w_rows != 0 && self.tensors.in_blocks;
+        let bytes = if is_sorted { rows * self.tensors.in_features * dtype.size_bytes() } else { 0 };
+        bytes.next_multiple_of(ALIGNMENT)
+    }
+
+    /// The rows of x up to which the packed words are read for every few of them. What kernels without whole blocks read
+    /// at a time is not worth it.
+    fn most_fused_rows(&self) -> usize {
+        if self.tensors.in_blocks { MOST_FUSED_ROWS } else { MOST_DOT_ROWS }
+    }
+
     /// Whether there is a bias that the type of x cannot hold: it is then added to sums in f32.
     fn rounds_bias_apart(&self, dtype: DType) -> bool {
         self.tensors.bias.is_some() && self.tensors.bias_in(dtype).is_none()
@@ -109,14 +124,13 @@ impl CudaLinear {
         let room = call.room.for_panel();
         let rounds_apart = self.rounds_bias_apart(call.dtype);
         let room = if rounds_apart { room / 2 } else { room };
-        let panel = match call.rows {
-            0..=MOST_FUSED_ROWS => None,
-            rows => self.job(rows.min(MOST_ROWS), call.dtype).panel(room),
-        };
+        let panel = (call.rows > self.most_fused_rows())
+            .then(|| self.job(call.rows.min(MOST_ROWS), call.dtype).panel(room))
+            .flatten();
         let panel = panel.filter(|panel| !rounds_apart || self.rows_of_sums(call, *panel) > 0);
         // Without room for a panel, the fused product serves any number of rows.
         let Some(panel) = panel else {
-            return pieces(call.rows, MOST_DOT_ROWS)
+            return pieces(call.rows, MOST_FUSED_ROWS)
                 .try_for_each(|(first, rows)| self.fused(&call.of_rows(first, rows, shape)));
         };
         pieces(call.rows, MOST_ROWS).try_for_each(|(first, rows)| {
@@ -125,41 +139,46 @@ impl CudaLinear {
         })
     }
 
-    /// From the packed words.
+    /// From the packed words, of up to [`MOST_FUSED_ROWS`] rows.
     fn fused(&self, call: &Call<'_>) -> Result<()> {
-        let mut splits = self.splits();
-        if self.partial_bytes(splits, call.rows) > call.room.total() {
-            splits = 1;
+        let shape = [self.tensors.in_features, self.tensors.out_features];
+        let gathered_bytes = self.gathered_bytes(call.rows, call.dtype);
+        let x_gathered = gathered_bytes > 0 && gathered_bytes <= call.room.total();
+        let (x, used) = if x_gathered { (call.scratch, gathered_bytes) } else { (call.x, 0) };
+        if x_gathered {
+            // SAFETY: `forward` has checked x and the scratch, which holds as much, as just seen.
+            unsafe { call.kernels.gather(call.stream, &self.tensors, [call.x, x], call.rows) }?;
         }
-        let dot = Dot { x: call.x, out: call.out, partial: call.scratch, rows: call.rows, splits };
-        // SAFETY: `forward` has checked x, out and the scratch, which holds the partial sums, as just seen.
-        unsafe { call.kernels.dot(call.stream, &self.tensors, &dot) }
+        let call = Call { x, ..*call };
+        pieces(call.rows, MOST_DOT_ROWS).try_for_each(|(first, rows)| {
+            let call = call.of_rows(first, rows, shape);
+            let partial = call.scratch + used as u64;
+            let fits = self.partial_bytes(self.splits(), rows) <= call.room.total() - used;
+            let splits = if fits { self.splits() } else { 1 };
+            let dot = Dot { x: call.x, x_gathered, out: call.out, partial, rows, splits };
+            // SAFETY: `forward` has checked x, out and the scratch, which holds gathered x and the partial sums behind.
+            unsafe { call.kernels.dot(call.stream, &self.tensors, &dot) }
+        })
     }
 
-    /// A panel of the dense matrix at a time, each with its product. Where panels divide K, products add up in out.
+    /// A panel of the dense matrix at a time, each with its product. Of f32, products of pieces of K add up in out.
     fn dense(&self, call: &Call<'_>, size: PanelSize) -> Result<()> {
         let (k, n) = (self.tensors.in_features, self.tensors.out_features);
         let element = call.dtype.size_bytes();
         let bias = self.tensors.bias_in(call.dtype);
+        let most_rows = if call.dtype == DType::F32 { F32_ROWS } else { k };
         for (first_column, columns) in pieces(n, size.columns) {
-            for (first_row, rows) in pieces(k, size.rows) {
-                let panel = Panel {
-                    out: call.scratch,
-                    first_row,
-                    rows,
-                    first_column,
-                    columns,
-                    stride: size.stride(),
-                };
-                // SAFETY: the scratch has room for a panel of `size`, which `run` planned for it.
-                unsafe { call.kernels.dequantize(call.stream, &self.tensors, &panel) }?;
+            let panel = Panel { out: call.scratch, first_column, columns, stride: size.stride() };
+            // SAFETY: the scratch has room for a panel of `size`, which `run` planned for it.
+            unsafe { call.kernels.dequantize(call.stream, &self.tensors, &panel) }?;
+            for (first_row, rows) in pieces(k, most_rows) {
                 let shape = MatmulShape::dense(call.dtype, call.rows, columns, rows)
                     .with_x_stride(k)
                     .with_w_stride(size.stride())
                     .with_out_stride(n);
                 let operands = MatmulOperands {
                     x: call.x + (first_row * element) as u64,
-                    w: panel.out,
+                    w: panel.out + (first_row * size.stride() * element) as u64,
                     out: call.out + (first_column * element) as u64,
                     bias: bias.filter(|_| first_row == 0).map(|bias| bias.at_column(first_column).address),
                 };
@@ -182,14 +201,7 @@ impl CudaLinear {
         let row_bytes = size.columns * size_of::<f32>();
         let most_rows = self.rows_of_sums(call, size);
         for (first_column, columns) in pieces(n, size.columns) {
-            let panel = Panel {
-                out: call.scratch,
-                first_row: 0,
-                rows: k,
-                first_column,
-                columns,
-                stride: size.stride(),
-            };
+            let panel = Panel { out: call.scratch, first_column, columns, stride: size.stride() };
             // SAFETY: as in `dense`.
             unsafe { call.kernels.dequantize(call.stream, &self.tensors, &panel) }?;
             for (first, rows) in pieces(call.rows, most_rows) {

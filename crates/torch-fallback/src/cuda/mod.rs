@@ -1,8 +1,9 @@
 //! Layers on NVIDIA GPUs, from their packed words: fused for a few rows of x, dequantized and multiplied by cuBLASLt for
 //! more.
 //!
-//! - **Nothing is rearranged.** Tensors lie in device memory as files hold them, zero points direct, in one piece of
-//!   memory for the whole model.
+//! - **Only act-order is rearranged.** Tensors lie in device memory as files hold them, zero points direct, in one piece
+//!   of memory for the whole model. Rows that are out of order are sorted by group on their way there ([`layout`]); a
+//!   panel of the dense matrix gets them back in order, and a few rows of x are gathered once a call.
 //! - **A few rows** of x go through a fused kernel that reads each packed word once ([`kernels`]).
 //! - **More rows** take the dense matrix, a panel of it at a time, in the scratch of the context ([`panels`]), and a
 //!   product by cuBLASLt straight into the panel's columns of out ([`linear`]).

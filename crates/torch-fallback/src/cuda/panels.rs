@@ -1,20 +1,20 @@
 //! How the dense matrix is cut into panels, and the scratch of a context into parts. Pure: no GPU is asked.
 
 use gptq_core::tensor::DType;
-use gptq_cuda::Matmul;
 
-use super::kernels::TILE_ROWS;
 use super::layout::ALIGNMENT;
 
 /// Scratch of one context at most: a panel, and the workspace of cuBLASLt.
 pub(crate) const MOST_SCRATCH_BYTES: usize = 64 << 20;
-const MOST_PANEL_BYTES: usize = MOST_SCRATCH_BYTES - Matmul::WORKSPACE_BYTES;
+/// Workspace of cuBLASLt. What it takes of [`MOST_SCRATCH_BYTES`] is no panel's.
+pub(crate) const WORKSPACE_BYTES: usize = 8 << 20;
+const MOST_PANEL_BYTES: usize = MOST_SCRATCH_BYTES - WORKSPACE_BYTES;
 
 /// Rows of W in one product where x is f32.
 ///
 /// Sums of cuBLASLt run down the whole K, and every addition rounds: over K terms of random sign that is a relative error
 /// of some u · sqrt(K / 6), 2e-6 at K = 8192 where u is 2^-24. Pieces of K that are added afterwards keep it under 1e-6.
-const F32_ROWS: usize = 1024;
+pub(crate) const F32_ROWS: usize = 1024;
 
 /// Columns come in multiples of these, the first that leaves any: what tiles of a product have, and the least that the
 /// fast kernels write.
@@ -25,7 +25,7 @@ const TILE: [usize; 2] = [128, 256];
 /// What a panel costs beside its tiles, in parts of 16 of a wave of tiles: two launches.
 const PANEL_COST: usize = 1;
 
-/// The size of a panel of the dense matrix; the last ones of a row or a column may be smaller.
+/// The size of a panel of the dense matrix: all rows of some columns. The last one may have fewer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PanelSize {
     pub(crate) rows: usize,
@@ -55,18 +55,13 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Rows of a panel: all of K, in f32 no more than [`F32_ROWS`].
-    fn panel_rows(&self) -> usize {
-        if self.dtype == DType::F32 { self.k.min(F32_ROWS) } else { self.k }
-    }
-
     /// The panels that cost least of those that fit into `room` bytes. `None` where not even eight columns do.
     ///
     /// A product runs in waves of tiles, as many at a time as there are multiprocessors. A panel whose last wave is
     /// nearly empty wastes most of it, so that a narrower one may be better; where one wave holds everything, the widest
     /// is best.
     pub(crate) fn panel(&self, room: usize) -> Option<PanelSize> {
-        let rows = self.panel_rows();
+        let rows = self.k;
         let whole = PanelSize { rows, columns: self.n };
         if whole.bytes(self.dtype) <= room {
             return Some(whole);
@@ -93,8 +88,8 @@ impl Job {
 
     /// Scratch with which it runs in as few panels as it may have: at most [`MOST_SCRATCH_BYTES`].
     pub(crate) fn scratch_bytes(&self) -> usize {
-        let whole = PanelSize { rows: self.panel_rows(), columns: self.n };
-        whole.bytes(self.dtype).min(MOST_PANEL_BYTES) + Matmul::WORKSPACE_BYTES
+        let whole = PanelSize { rows: self.k, columns: self.n };
+        whole.bytes(self.dtype).min(MOST_PANEL_BYTES) + WORKSPACE_BYTES
     }
 }
 
@@ -117,12 +112,12 @@ impl Room {
     /// What panels may take: all but the workspace, or half of it where there is little.
     pub(crate) fn for_panel(self) -> usize {
         let half = self.total / 2 / ALIGNMENT * ALIGNMENT;
-        self.total.saturating_sub(Matmul::WORKSPACE_BYTES).max(half).min(MOST_PANEL_BYTES)
+        self.total.saturating_sub(WORKSPACE_BYTES).max(half).min(MOST_PANEL_BYTES)
     }
 
     /// The workspace behind `used` bytes.
     pub(crate) fn workspace_after(self, used: usize) -> usize {
-        self.total.saturating_sub(used).min(Matmul::WORKSPACE_BYTES)
+        self.total.saturating_sub(used).min(WORKSPACE_BYTES)
     }
 }
 
@@ -131,8 +126,6 @@ pub(crate) fn pieces(total: usize, size: usize) -> impl Iterator<Item = (usize, 
     let size = size.max(1);
     (0..total).step_by(size).map(move |start| (start, size.min(total - start)))
 }
-
-const _: () = assert!(F32_ROWS.is_multiple_of(TILE_ROWS), "panels of f32 are in whole tiles");
 
 #[cfg(test)]
 mod tests {
@@ -185,12 +178,6 @@ mod tests {
     }
 
     #[test]
-    fn f32_is_multiplied_in_pieces_of_k() {
-        let panel = job(64, 8192, 8192, DType::F32).panel(MOST_PANEL_BYTES).unwrap();
-        assert_eq!(panel, PanelSize { rows: F32_ROWS, columns: 8192 });
-    }
-
-    #[test]
     fn scratch_is_capped_and_serves_what_asked_for_it() {
         for dtype in DType::ALL {
             for (k, n) in [(8192, 28672), (4096, 4096), (96, 136), (28672, 8192)] {
@@ -200,7 +187,7 @@ mod tests {
                 let room = Room::new(bytes);
                 let panel = job.panel(room.for_panel()).unwrap();
                 let used = panel.bytes(dtype);
-                assert_eq!(room.workspace_after(used), Matmul::WORKSPACE_BYTES, "{k} x {n} in {dtype}");
+                assert_eq!(room.workspace_after(used), WORKSPACE_BYTES, "{k} x {n} in {dtype}");
                 assert_eq!(job.panel(MOST_PANEL_BYTES), Some(panel), "more room changes nothing");
             }
         }
