@@ -12,7 +12,7 @@ use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul};
 
 use super::kernels::{FormatKernels, SortKernel};
 use super::layout::{LayerPlan, Planner, Tensors};
-use super::linear::{CudaLinear, KernelSet, MOST_FUSED_ROWS, Shared};
+use super::linear::{CudaLinear, KernelSet, Shared};
 use super::{EMBEDDED, FAMILY, x_dtypes};
 use crate::{ID, OPTIONS};
 
@@ -114,7 +114,7 @@ impl CudaBackend {
             let (k, n) = (layer.info.in_features, layer.info.out_features);
             let x = self.gpu.allocate_buffer(most * k * dtype.size_bytes())?;
             let mut out = self.gpu.allocate_buffer(most * n * dtype.size_bytes())?;
-            for rows in TRIED_ROWS.into_iter().filter(|&rows| rows > MOST_FUSED_ROWS) {
+            for rows in TRIED_ROWS.into_iter().filter(|&rows| rows > layer.most_fused_rows()) {
                 let x = TensorRef::on_device(dtype, [rows, k], &x, 0)?;
                 let mut out = TensorMut::on_device(dtype, [rows, n], &mut out, 0)?;
                 layer.forward(&x, &mut out, &mut context)?;

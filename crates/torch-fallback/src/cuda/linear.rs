@@ -17,7 +17,10 @@ use super::layout::{ALIGNMENT, Tensors};
 use super::panels::{F32_ROWS, Job, MOST_SCRATCH_BYTES, PanelSize, Room, WORKSPACE_BYTES, pieces};
 
 /// Up to so many rows of x the fused product is faster than a dense matrix, in pieces of [`MOST_DOT_ROWS`].
-pub(crate) const MOST_FUSED_ROWS: usize = 2 * MOST_DOT_ROWS;
+const MOST_FUSED_ROWS: usize = 2 * MOST_DOT_ROWS;
+/// Weights of a layer from which more than one piece is worth it. On an H100 two take 243 us of a layer of 2^28 weights,
+/// and the dense matrix 351; in layers of 2^24 a piece is too short to fill the GPU.
+const WORTH_TWO_PIECES: usize = 1 << 26;
 /// Rows of x in one product: more are as fast in pieces, and sizes stay far from what 32 bits hold.
 const MOST_ROWS: usize = 1 << 16;
 
@@ -108,10 +111,11 @@ impl CudaLinear {
         bytes.next_multiple_of(ALIGNMENT)
     }
 
-    /// The rows of x up to which the packed words are read for every few of them. What kernels without whole blocks read
-    /// at a time is not worth it.
-    fn most_fused_rows(&self) -> usize {
-        if self.tensors.in_blocks { MOST_FUSED_ROWS } else { MOST_DOT_ROWS }
+    /// The rows of x up to which this layer is multiplied from its packed words. Kernels without whole blocks are too
+    /// slow for a second piece.
+    pub(crate) fn most_fused_rows(&self) -> usize {
+        let weights = self.tensors.in_features.saturating_mul(self.tensors.out_features);
+        if self.tensors.in_blocks && weights >= WORTH_TWO_PIECES { MOST_FUSED_ROWS } else { MOST_DOT_ROWS }
     }
 
     /// Whether there is a bias that the type of x cannot hold: it is then added to sums in f32.

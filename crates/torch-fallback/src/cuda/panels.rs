@@ -9,6 +9,9 @@ pub(crate) const MOST_SCRATCH_BYTES: usize = 64 << 20;
 /// Workspace of cuBLASLt. What it takes of [`MOST_SCRATCH_BYTES`] is no panel's.
 pub(crate) const WORKSPACE_BYTES: usize = 8 << 20;
 const MOST_PANEL_BYTES: usize = MOST_SCRATCH_BYTES - WORKSPACE_BYTES;
+/// Panels for few rows of x, whose products take no longer than reading the panel: so much stays in the L2 cache of an
+/// H100, and is written and read faster than memory allows.
+const CACHED_PANEL_BYTES: usize = 32 << 20;
 
 /// Rows of W in one product where x is f32.
 ///
@@ -62,6 +65,8 @@ impl Job {
     /// is best.
     pub(crate) fn panel(&self, room: usize) -> Option<PanelSize> {
         let rows = self.k;
+        let [tile_rows, _] = TILE;
+        let room = if self.m <= tile_rows { room.min(CACHED_PANEL_BYTES) } else { room };
         let whole = PanelSize { rows, columns: self.n };
         if whole.bytes(self.dtype) <= room {
             return Some(whole);
@@ -149,7 +154,13 @@ mod tests {
             for (m, k, n) in [(4096, 8192, 28672), (16, 28672, 8192), (1000, 4096, 128_256), (5, 18432, 7000)]
             {
                 for room in [MOST_PANEL_BYTES, 5 << 20, 1 << 20, 600_000] {
-                    let panel = job(m, k, n, dtype).panel(room).unwrap();
+                    let Some(panel) = job(m, k, n, dtype).panel(room) else {
+                        assert!(
+                            room < 8 * k * dtype.size_bytes(),
+                            "8 columns of {dtype}, K = {k}, fit {room}"
+                        );
+                        continue;
+                    };
                     assert!(panel.bytes(dtype) <= room, "{panel:?} of {dtype} in {room}");
                     assert!(panel.columns == n || panel.columns.is_multiple_of(8), "{panel:?}");
                     let wide = room / (panel.rows * dtype.size_bytes()) >= 256;
@@ -167,8 +178,7 @@ mod tests {
             let panel = job.panel(MOST_PANEL_BYTES).unwrap();
             let ideal = 16 * 32 * n.div_ceil(256);
             let filled = ideal as f64 / (132 * job.cost(panel.columns)) as f64;
-            let least = if k == 28672 { 0.45 } else { 0.85 };
-            assert!(filled >= least, "{k} x {n}: {panel:?} keeps {filled:.2} of the GPU busy");
+            assert!(filled >= 0.85, "{k} x {n}: {panel:?} keeps {filled:.2} of the GPU busy");
         }
     }
 
