@@ -6,9 +6,8 @@ use std::sync::Arc;
 use gptq_core::format::{Bits, GroupSize, Packing, ZeroDialect, ZeroEncoding};
 use gptq_core::tensor::{DType, Floats};
 use gptq_core::{Part, QuantLinear, QuantLinearParts, Result};
-use half::{bf16, f16};
 
-use crate::element::round;
+use crate::element::{self, round};
 use crate::layout;
 use crate::random::SplitMix64;
 
@@ -352,8 +351,8 @@ fn code_of(number: f64, max: u32) -> u8 {
 
 fn floats(dtype: DType, values: &[f64]) -> Floats {
     match dtype {
-        DType::F32 => values.iter().map(|&value| crate::element::to_f32(value)).collect::<Vec<_>>().into(),
-        DType::F16 => values.iter().map(|&value| f16::from_f64(value)).collect::<Vec<_>>().into(),
-        DType::BF16 => values.iter().map(|&value| bf16::from_f64(value)).collect::<Vec<_>>().into(),
+        DType::F32 => values.iter().map(|&value| element::to_f32(value)).collect::<Vec<_>>().into(),
+        DType::F16 => values.iter().map(|&value| element::to_f16(value)).collect::<Vec<_>>().into(),
+        DType::BF16 => values.iter().map(|&value| element::to_bf16(value)).collect::<Vec<_>>().into(),
     }
 }
