@@ -15,9 +15,13 @@
 //!
 //! Both contain the rounding of x, so they move together: the ratio is sharp even for a matrix of a few elements.
 //!
+//! Where the right answer is outside the range of x's type, rounding alone is infinitely wrong. Then nothing is
+//! allowed, and no output holds: there is nothing to judge it by.
+//!
 //! Where the reference is zero (no rows, x of zeros), there is no relative error. Then the norm of `|x| · |W|`
 //! takes its place as the unit; where that is zero too, the output must be exactly zero.
 
+use gptq_core::backend::Capabilities;
 use gptq_core::tensor::DType;
 
 use crate::element::{encode, round};
@@ -29,7 +33,8 @@ const RATIO: f64 = 1.2;
 /// The least bound for x in f32.
 const LEAST_IN_F32: f64 = 1e-6;
 
-/// Whether a backend rounds dequantized weights to x's type before it multiplies.
+/// Whether a backend rounds dequantized weights to x's type before it multiplies:
+/// [`Capabilities::rounds_weights`](gptq_core::backend::Capabilities::rounds_weights).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[expect(clippy::exhaustive_enums, reason = "it does or it does not")]
 pub enum WeightRounding {
@@ -38,6 +43,12 @@ pub enum WeightRounding {
     Exact,
     /// It does in some path. The bound grows by what one rounding costs.
     ToX,
+}
+
+impl From<&Capabilities> for WeightRounding {
+    fn from(capabilities: &Capabilities) -> Self {
+        if capabilities.rounds_weights { Self::ToX } else { Self::Exact }
+    }
 }
 
 /// x of a call: values, and the same rounded to the type in which they are given.
@@ -90,9 +101,9 @@ impl Activations {
 pub struct Accuracy {
     /// The relative error of the output; infinite where an element is not finite.
     pub error: f64,
-    /// The relative error that rounding alone makes.
+    /// The relative error that rounding alone makes; infinite where the right answer is outside the range of x's type.
     pub floor: f64,
-    /// The relative error that is allowed.
+    /// The relative error that is allowed: always finite.
     pub bound: f64,
     /// The index of the element that is farthest off.
     pub worst: usize,
@@ -124,7 +135,7 @@ impl Accuracy {
         Self {
             error,
             floor,
-            bound: least.max(RATIO * floor),
+            bound: if floor.is_finite() { least.max(RATIO * floor) } else { 0.0 },
             worst,
             found: output.get(worst).copied().unwrap_or(0.0),
             expected: reference.get(worst).copied().unwrap_or(0.0),
@@ -239,6 +250,20 @@ mod tests {
             let judged =
                 judge(DType::F16, WeightRounding::Exact, |index, value| if index == 3 { bad } else { value });
             assert!(!judged.holds() && judged.worst == 3, "{judged:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_holds_where_the_right_answer_is_out_of_range() {
+        let dense = Dense::of_values(&Case::PLAIN.build("layer").unwrap().values);
+        let x = Activations::new([1, 64], DType::F16, vec![60_000.0; 64]);
+        let right = dense.multiply(&x.rounded);
+        let rounded: Vec<f64> = right.iter().map(|&value| round(DType::F16, value)).collect();
+        assert!(rounded.iter().any(|value| value.is_infinite()), "the case is out of range");
+        let clamped: Vec<f64> = right.iter().map(|value| value.clamp(-65504.0, 65504.0)).collect();
+        for output in [rounded, clamped, vec![0.0; 64]] {
+            let judged = Accuracy::of(&dense, &x, WeightRounding::Exact, &output);
+            assert!(judged.floor.is_infinite() && judged.bound == 0.0 && !judged.holds(), "{judged:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! case where something is not as it has to be. [`suite!`](crate::suite) makes a test of each that is in [`CONTRACT`].
 
 mod answers;
+mod declared;
 mod format;
 mod length;
 mod memory;
@@ -12,9 +13,10 @@ mod sharing;
 mod sizes;
 
 pub use answers::{
-    a_row_of_nan_spoils_no_other, act_order, any_number_of_rows, bias, every_pair_of_factors,
+    a_row_of_nan_spoils_no_other, act_order, any_alignment, any_number_of_rows, bias, every_pair_of_factors,
     few_of_every_kind, out_is_written_whole, same_bits_every_time,
 };
+pub use declared::{declared_edges, registration};
 pub use format::{converting_twice, g_idx_without_order, packed_layers_stay, zero_encodings};
 pub use length::{length_changes_between_calls, length_changes_under_threads, little_scratch};
 pub use memory::{dropping_frees, memory_runs_out};

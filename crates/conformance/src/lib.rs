@@ -54,6 +54,7 @@ mod accuracy;
 pub mod case;
 pub mod checks;
 mod config;
+mod edges;
 mod element;
 pub mod fake;
 mod layout;

@@ -129,10 +129,12 @@ impl<'t> Rig<'t> {
         x_dtype: DType,
         max_input_length: Option<usize>,
     ) -> Result<Self, String> {
-        let model = target.open(packed, Some(x_dtype), max_input_length).map_err(|error| {
-            let cases: Vec<String> = layers.iter().map(|known| known.case.to_string()).collect();
-            format!("{}: post_init failed: {}", cases.join("; "), error.report())
-        })?;
+        let cases = || layers.iter().map(|known| known.case.to_string()).collect::<Vec<_>>().join("; ");
+        // A panic of the backend becomes a failure that names the case.
+        let opened = catch_unwind(AssertUnwindSafe(|| target.open(packed, Some(x_dtype), max_input_length)));
+        let model = opened
+            .map_err(|_| format!("{}: post_init panicked", cases()))?
+            .map_err(|error| format!("{}: post_init failed: {}", cases(), error.report()))?;
         Ok(Self { target, model, layers })
     }
 

@@ -5,34 +5,38 @@
 /// ```text
 /// gptq_conformance::suite!(my_backend::REGISTRATION);
 /// gptq_conformance::suite!(my_backend::REGISTRATION, device = "cuda:0");
-/// gptq_conformance::suite!(my_backend::REGISTRATION, device = "cuda:0", weights = ToX);
+/// gptq_conformance::suite!(my_backend::REGISTRATION, device = "cpu", options = &["my_backend.threads=1"]);
 /// ```
 ///
-/// `device` is `cpu` where nothing is said. `weights = ToX` is for a backend that rounds dequantized weights to x's
-/// type before it multiplies: see [`WeightRounding`](crate::WeightRounding). Two suites in one file need a module each.
+/// `device` is `cpu` where nothing is said. `options` is an expression of type `&[&str]`, evaluated by each test: what
+/// the backend is opened with. Either may be left out. Two suites in one file need a module each.
 ///
 /// Where the device cannot be used on this machine, the tests print the reason and pass; with the environment variable
 /// `GPTQ_REQUIRE_DEVICE` set, they fail.
 #[macro_export]
 macro_rules! suite {
-    ($registration:expr $(,)?) => {
-        $crate::suite!($registration, device = "cpu", weights = Exact);
-    };
-    ($registration:expr, device = $device:expr $(,)?) => {
-        $crate::suite!($registration, device = $device, weights = Exact);
-    };
-    ($registration:expr, device = $device:expr, weights = $weights:ident $(,)?) => {
+    (@else $default:expr) => { $default };
+    (@else $default:expr, $given:expr) => { $given };
+    ($registration:expr $(, device = $device:expr)? $(, options = $options:expr)? $(,)?) => {
         #[cfg(test)]
         mod conformance {
             #[allow(unused_imports)]
             use super::*;
 
             fn check(name: &str, company: $crate::Company, check: $crate::Check) {
-                let result = $crate::Target::new($registration, $device)
-                    .map(|target| target.with_weights($crate::WeightRounding::$weights))
+                let result = $crate::Target::new($registration, $crate::suite!(@else "cpu" $(, $device)?))
+                    .and_then(|target| target.with_options($crate::suite!(@else &[] $(, $options)?)))
                     .and_then(|target| $crate::run(&target, name, company, check));
                 if let Err(problem) = result {
                     panic!("{problem}");
+                }
+            }
+
+            #[test]
+            fn the_registration_is_one_that_users_can_ask_for() {
+                let target = $crate::Target::new($registration, $crate::suite!(@else "cpu" $(, $device)?));
+                if let Err(problem) = target.and_then(|target| $crate::checks::registration(&target)) {
+                    panic!("{}: {problem}", $registration.id);
                 }
             }
 
@@ -48,12 +52,14 @@ macro_rules! suite {
 macro_rules! contract {
     ($maker:ident) => {
         $crate::$maker! {
+            what_the_capabilities_declare_is_so => declared_edges, Others;
             every_pair_of_factors_is_within_the_bound => every_pair_of_factors, Others;
             any_number_of_rows_is_right => any_number_of_rows, Others;
             a_row_of_nan_spoils_no_other_row => a_row_of_nan_spoils_no_other, Others;
             the_bias_is_added_once_to_every_row => bias, Others;
             rows_in_act_order_find_their_groups => act_order, Others;
             out_is_written_whole_and_nothing_beside_it => out_is_written_whole, Others;
+            x_and_out_may_start_at_any_element => any_alignment, Others;
             the_same_input_gives_the_same_bits => same_bits_every_time, Others;
             zero_points_mean_the_same_in_every_encoding => zero_encodings, Others;
             an_index_without_order_changes_nothing => g_idx_without_order, Others;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Write;
 use std::sync::{PoisonError, RwLock};
 
-use gptq_core::backend::{BACKEND, Capabilities, PlanRequest, Registration, Registry, Rejection};
+use gptq_core::backend::{BACKEND, Capabilities, Options, PlanRequest, Registration, Registry, Rejection};
 use gptq_core::checkpoint::Checkpoint;
 use gptq_core::device::Device;
 use gptq_core::format::{Bits, GroupSize, Packing};
@@ -16,12 +16,13 @@ use crate::accuracy::WeightRounding;
 use crate::case::{Case, GIdx};
 use crate::config::quantize_config;
 
-/// A backend and the device on which it is tested.
+/// A backend, the device on which it is tested, and the options with which it is opened.
 #[derive(Clone, Debug)]
 pub struct Target {
     registration: Registration,
     device: Device,
-    weights: WeightRounding,
+    capabilities: Result<Capabilities, Rejection>,
+    options: Options,
 }
 
 /// What a check did.
@@ -68,18 +69,26 @@ impl fmt::Display for Summary {
 pub type Check = fn(&Target) -> Result<Summary, String>;
 
 impl Target {
-    /// `registration` on `device`, written as `cpu`, `cuda:1`, `KIND:ORDINAL`.
+    /// `registration` on `device`, written as `cpu`, `cuda:1`, `KIND:ORDINAL`. The backend is asked here, once, what it
+    /// can run there.
     ///
     /// # Errors
     /// Where `device` is not written so.
     pub fn new(registration: Registration, device: &str) -> Result<Self, String> {
-        Ok(Self { registration, device: device.parse()?, weights: WeightRounding::Exact })
+        let device: Device = device.parse()?;
+        let capabilities = registration.probe(&device);
+        Ok(Self { registration, device, capabilities, options: Options::default() })
     }
 
-    /// The same backend, which in some path rounds dequantized weights to x's type.
-    #[must_use]
-    pub fn with_weights(self, weights: WeightRounding) -> Self {
-        Self { weights, ..self }
+    /// The same backend, opened with options written as `BACKEND.NAME=VALUE`.
+    ///
+    /// # Errors
+    /// Where one is not written so. Whether the backend has it shows when it is opened.
+    pub fn with_options(mut self, options: &[&str]) -> Result<Self, String> {
+        for option in options {
+            self.options.set_assignment(option).map_err(|error| error.report())?;
+        }
+        Ok(self)
     }
 
     /// The backend.
@@ -92,17 +101,22 @@ impl Target {
         &self.device
     }
 
-    /// Whether the backend rounds dequantized weights.
+    /// The options.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Whether the backend rounds dequantized weights, as its capabilities say.
     pub fn weights(&self) -> WeightRounding {
-        self.weights
+        self.capabilities.as_ref().map(WeightRounding::from).unwrap_or_default()
     }
 
     /// What the backend says it can run.
     ///
     /// # Errors
     /// Why it cannot be used on this device.
-    pub fn capabilities(&self) -> Result<Capabilities, Rejection> {
-        self.registration.probe(&self.device)
+    pub fn capabilities(&self) -> Result<&Capabilities, Rejection> {
+        self.capabilities.as_ref().map_err(Clone::clone)
     }
 
     /// Whether the backend accepts such a layer with such x.
@@ -133,7 +147,12 @@ impl Target {
         request.registry = Registry::empty().with(self.registration);
         request.x_dtype = x_dtype;
         let plan = request.plan(&checkpoint)?;
-        post_init(checkpoint, plan, PostInitOptions { max_input_length, ..PostInitOptions::default() })
+        let backend_options = self.options.clone();
+        post_init(
+            checkpoint,
+            plan,
+            PostInitOptions { max_input_length, backend_options, ..PostInitOptions::default() },
+        )
     }
 
     /// A layer and a type of x that the backend accepts, as near to the plain kind as it allows: `shape` turns plain
@@ -148,9 +167,19 @@ impl Target {
         shape: impl Fn(Case) -> Case,
         keep: impl Fn(&Case) -> bool,
     ) -> Option<(Case, DType)> {
+        self.find_with(&[DType::F16, DType::F32, DType::BF16], shape, keep)
+    }
+
+    /// As [`Target::find_where`], with x of the first of these types that finds a layer.
+    pub fn find_with(
+        &self,
+        x_dtypes: &[DType],
+        shape: impl Fn(Case) -> Case,
+        keep: impl Fn(&Case) -> bool,
+    ) -> Option<(Case, DType)> {
         let capabilities = self.capabilities().ok()?;
-        for dtype in [DType::F16, DType::F32, DType::BF16] {
-            for plain in plain_cases(&capabilities) {
+        for &dtype in x_dtypes {
+            for plain in plain_cases(capabilities) {
                 let case = shape(plain);
                 if case.is_legal() && keep(&case) && self.accepts(&case, dtype).is_ok() {
                     return Some((case, dtype));

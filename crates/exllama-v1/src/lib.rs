@@ -99,6 +99,8 @@ fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
         scale_dtypes: &F16,
         in_features_multiple: 8,
         out_features_multiple: 8,
+        // For many rows a dense matrix is written in x's type, for cuBLASLt.
+        rounds_weights: true,
         speed: Speed::Native,
         ..Capabilities::ANY
     })

@@ -23,12 +23,9 @@ const DEVICE: &str = "GPTQ_TEST_DEVICE";
 /// The backends: a line for each.
 fn targets(device: &str) -> Result<Vec<Target>, String> {
     Ok(vec![
-        Target::new(gptq_exllama_v2::REGISTRATION, device)?
-            .with_weights(gptq_conformance::WeightRounding::ToX),
-        Target::new(gptq_torch_fallback::REGISTRATION, device)?
-            .with_weights(gptq_conformance::WeightRounding::ToX),
-        Target::new(gptq_exllama_v1::REGISTRATION, device)?
-            .with_weights(gptq_conformance::WeightRounding::ToX),
+        Target::new(gptq_exllama_v2::REGISTRATION, device)?,
+        Target::new(gptq_torch_fallback::REGISTRATION, device)?,
+        Target::new(gptq_exllama_v1::REGISTRATION, device)?,
     ])
 }
 

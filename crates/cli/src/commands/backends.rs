@@ -142,7 +142,11 @@ fn describe(can: &Capabilities) -> String {
             }
         ),
         format!("bias         {}", yes(can.bias, "yes")),
-        format!("x            {}", list(can.x_dtypes)),
+        format!(
+            "x            {}{}",
+            list(can.x_dtypes),
+            if can.rounds_weights { "; weights are rounded to its type first, in some path" } else { "" }
+        ),
         format!("scales       {}", list(can.scale_dtypes)),
         format!("K            {}", multiple(can.in_features_multiple)),
         format!("N            {}", multiple(can.out_features_multiple)),

@@ -170,8 +170,7 @@ pub fn act_order(target: &Target) -> Result<Summary, String> {
     Ok(summary)
 }
 
-/// All of out is written and nothing beside it, wherever x and out start: an element's own alignment is all that a
-/// tensor promises.
+/// All of out is written and nothing beside it.
 pub fn out_is_written_whole(target: &Target) -> Result<Summary, String> {
     let mut summary = Summary::default();
     for g_idx in [GIdx::Absent, GIdx::ActOrder] {
@@ -183,13 +182,48 @@ pub fn out_is_written_whole(target: &Target) -> Result<Summary, String> {
         let mut context = rig.context()?;
         for rows in [1, 2, 8, 17, 51] {
             let x = rig.x(0, rows, dtype, 8);
-            for (x_offset, out_offset) in [(256, 256), (8, 8), (257, 256), (256, 257), (3, 5)] {
-                let offsets = Offsets { x: x_offset, out: out_offset };
-                let output = rig.forward_at(0, &x, &mut context, offsets)?;
-                rig.judge(0, &x, &output).map_err(|problem| {
-                    format!("x at element {x_offset}, out at element {out_offset} of their memory: {problem}")
-                })?;
+            // With much before out, and with little.
+            for start in [Offsets::ALIGNED.out, 8] {
+                let output = rig.forward_at(0, &x, &mut context, Offsets { x: start, out: start })?;
+                rig.judge(0, &x, &output)?;
                 summary.ran += 1;
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// x and out may start at any element of their memory: an element's own alignment is all that a tensor promises, so that
+/// an engine can lend a slice of what it has.
+pub fn any_alignment(target: &Target) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    for x_dtype in DType::ALL {
+        for g_idx in [GIdx::Absent, GIdx::ActOrder] {
+            let shape = |plain| Case { g_idx, seed: 17, ..plain };
+            let Some((case, _)) = target.find_with(&[x_dtype], shape, |_| true) else {
+                summary.declined += 1;
+                continue;
+            };
+            let rig = Rig::open(target, &[case], x_dtype, None)?;
+            let mut context = rig.context()?;
+            for rows in [1, 3, 17, 51] {
+                let x = rig.x(0, rows, x_dtype, 9);
+                for (x_elements, out_elements) in [(1, 0), (0, 1), (1, 1), (2, 2), (4, 4), (3, 5)] {
+                    let offsets = Offsets {
+                        x: Offsets::ALIGNED.x + x_elements,
+                        out: Offsets::ALIGNED.out + out_elements,
+                    };
+                    let size = x_dtype.size_bytes();
+                    let output = rig.forward_at(0, &x, &mut context, offsets);
+                    output.and_then(|output| rig.judge(0, &x, &output)).map_err(|problem| {
+                        format!(
+                            "x starts {} bytes after a multiple of 16, out {}: {problem}",
+                            x_elements * size % 16,
+                            out_elements * size % 16
+                        )
+                    })?;
+                    summary.ran += 1;
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a layer means, however it is stored; and that it stays as it was stored.
 
 use gptq_core::QuantLinear;
-use gptq_core::backend::{Options, ZeroOperand};
+use gptq_core::backend::ZeroOperand;
 use gptq_core::format::{Bits, GroupIndex, GroupSize, Packing, ZeroDialect, ZeroEncoding};
 use gptq_core::tensor::DType;
 
@@ -136,7 +136,7 @@ pub fn converting_twice(target: &Target) -> Result<Summary, String> {
 fn convert_twice(target: &Target, built: &Built, operand: ZeroOperand) -> Result<(), String> {
     let case = built.case;
     let open = target.registration().open;
-    let mut backend = open(target.device(), &Options::default())
+    let mut backend = open(target.device(), target.options())
         .map_err(|error| format!("open failed: {}", error.report()))?;
     let mut layer = built.layer.clone();
     let mut convert = |layer: &mut QuantLinear| {

@@ -203,9 +203,9 @@ impl Placed {
     }
 }
 
-/// A tensor's bytes between guards, aligned for any element type.
+/// A tensor's bytes between guards, from a multiple of 16 bytes on, so that offsets from there are misaligned for sure.
 struct Framed {
-    words: Vec<u64>,
+    words: Vec<u128>,
     offset: usize,
     len: usize,
 }
@@ -215,7 +215,8 @@ impl Framed {
     fn new(dtype: DType, offset: usize, inner: &[u8]) -> Self {
         let (offset, len) = (offset * dtype.size_bytes(), inner.len());
         let bytes = offset + len + MARGIN * dtype.size_bytes();
-        let mut framed = Self { words: vec![u64::from_ne_bytes([GUARD; 8]); bytes.div_ceil(8)], offset, len };
+        let mut framed =
+            Self { words: vec![u128::from_ne_bytes([GUARD; 16]); bytes.div_ceil(16)], offset, len };
         framed.inner_mut().copy_from_slice(inner);
         framed
     }

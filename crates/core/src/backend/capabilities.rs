@@ -58,6 +58,10 @@ pub struct Capabilities {
     pub out_features_multiple: usize,
     /// In which encoding its kernels read zero points.
     pub zeros: ZeroOperand,
+    /// Whether some path rounds dequantized weights to x's type before it multiplies, as one does that hands a dense
+    /// matrix to a BLAS. Who judges an output then counts that rounding too. A path that multiplies codes as they are
+    /// and scales in f32 rounds none.
+    pub rounds_weights: bool,
     /// How near to the device's limit it runs.
     pub speed: Speed,
 }
@@ -100,7 +104,7 @@ pub enum Speed {
 }
 
 impl Capabilities {
-    /// Everything a layer can be, in every type, at the device's limit. The base of a literal.
+    /// Everything a layer can be, in every type, weights unrounded, at the device's limit. The base of a literal.
     pub const ANY: Self = Self {
         bits: &Bits::ALL,
         planar: true,
@@ -116,6 +120,7 @@ impl Capabilities {
         in_features_multiple: 1,
         out_features_multiple: 1,
         zeros: ZeroOperand::V2,
+        rounds_weights: false,
         speed: Speed::Native,
     };
 

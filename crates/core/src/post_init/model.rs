@@ -33,6 +33,7 @@ pub struct Layer {
     backend: BackendId,
     device: Device,
     x_dtypes: &'static [DType],
+    rounds_weights: bool,
     linear: Box<dyn Linear>,
 }
 
@@ -76,6 +77,7 @@ impl FinalizedModel {
                 backend: planned.registration.id,
                 device: plan.device.clone(),
                 x_dtypes: planned.capabilities.x_dtypes,
+                rounds_weights: planned.capabilities.rounds_weights,
                 linear,
             });
         }
@@ -272,6 +274,12 @@ impl Layer {
     /// The types that x may have.
     pub fn x_dtypes(&self) -> &'static [DType] {
         self.x_dtypes
+    }
+
+    /// Whether its backend rounds dequantized weights to x's type in some path. See
+    /// [`Capabilities::rounds_weights`](crate::backend::Capabilities::rounds_weights).
+    pub fn rounds_weights(&self) -> bool {
+        self.rounds_weights
     }
 
     /// Bytes that this layer alone holds on its device, beside the packed layer.

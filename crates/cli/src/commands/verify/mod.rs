@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use clap::Args;
-use gptq_conformance::Activations;
+use gptq_conformance::{Activations, WeightRounding};
 use gptq_core::checkpoint::Checkpoint;
 use gptq_core::device::Context;
 use gptq_core::post_init::{FinalizedModel, Layer, PostInitOptions, post_init};
@@ -191,7 +191,8 @@ impl Verify {
             call(model, layer, &x_matrix, &mut y, &mut context)?
         };
         let wanted = sample::how_many(k, n, self.columns.map(NonZeroUsize::get));
-        let judgement = judge(packed, &x, &y, sample::columns(n, wanted, seed))?;
+        let weights = if layer.rounds_weights() { WeightRounding::ToX } else { WeightRounding::Exact };
+        let judgement = judge(packed, weights, &x, &y, sample::columns(n, wanted, seed))?;
         Ok(VerifiedLayer::new(layer, forward_seconds, judgement))
     }
 }
