@@ -24,6 +24,25 @@ pub struct PostInitReport {
     pub length: Option<LengthReport>,
 }
 
+impl fmt::Display for PostInitReport {
+    /// A line for each step, and one for each backend in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "post_init on {}", self.device)?;
+        write!(f, "\n1 convert zero points, {:.3} s", self.convert.seconds)?;
+        for entry in &self.convert.backends {
+            write!(f, "\n  {:<12} {entry}", entry.backend)?;
+        }
+        write!(f, "\n2 initialise buffers, {:.3} s", self.init.seconds)?;
+        for entry in &self.init.backends {
+            write!(f, "\n  {:<12} {entry}", entry.backend)?;
+        }
+        match &self.length {
+            None => write!(f, "\n3 set max input length: not asked for"),
+            Some(length) => write!(f, "\n3 {length}"),
+        }
+    }
+}
+
 /// Step 1: zero points to the encoding that the kernels read.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -117,6 +136,22 @@ impl BackendConversion {
     }
 }
 
+impl fmt::Display for BackendConversion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        for Conversion { from, to, layers, zeros } in &self.converted {
+            parts.push(format!("{}: {zeros} zero points from {from} to {to}", Layers(*layers)));
+        }
+        if self.layers_unchanged > 0 {
+            parts.push(format!("{}: right already", Layers(self.layers_unchanged)));
+        }
+        for NotNeeded { why, layers } in &self.not_needed {
+            parts.push(format!("{}: not needed: {why}", Layers(*layers)));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
 /// Step 2: buffers and weight arrangement.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -143,6 +178,19 @@ pub struct BackendBuffers {
     pub scratch_bytes: usize,
 }
 
+impl fmt::Display for BackendBuffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {} arranged, {} of scratch for each call",
+            Layers(self.layers),
+            Mebibytes(self.resident_bytes),
+            Mebibytes(self.scratch_bytes)
+        )?;
+        write_buffers(f, &self.buffers)
+    }
+}
+
 /// Step 3: room for longer inputs.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -153,6 +201,22 @@ pub struct LengthReport {
     pub backends: Vec<BackendLength>,
     /// How long it took.
     pub seconds: f64,
+}
+
+impl fmt::Display for LengthReport {
+    /// A line for the step, and one for each backend.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "set max input length to {}, {:.3} s", self.rows, self.seconds)?;
+        for entry in &self.backends {
+            write!(f, "\n  {:<12} ", entry.backend)?;
+            match &entry.outcome {
+                Outcome::Done => f.write_str("done")?,
+                Outcome::NotNeeded(why) => write!(f, "not needed: {why}")?,
+            }
+            write_buffers(f, &entry.buffers)?;
+        }
+        Ok(())
+    }
 }
 
 /// What step 3 did in one backend.
@@ -195,10 +259,23 @@ impl fmt::Display for MemoryReport {
             Mebibytes(self.layer_bytes),
             Mebibytes(self.scratch_bytes_per_context),
         )?;
-        for buffer in &self.buffers {
-            write!(f, "; {} {}", buffer.name, Mebibytes(buffer.bytes))?;
-        }
-        Ok(())
+        write_buffers(f, &self.buffers)
+    }
+}
+
+fn write_buffers(f: &mut fmt::Formatter<'_>, buffers: &[Buffer]) -> fmt::Result {
+    for buffer in buffers {
+        write!(f, "; {} {}", buffer.name, Mebibytes(buffer.bytes))?;
+    }
+    Ok(())
+}
+
+/// A number of layers.
+struct Layers(usize);
+
+impl fmt::Display for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} layer{}", self.0, if self.0 == 1 { "" } else { "s" })
     }
 }
 
@@ -208,5 +285,58 @@ impl fmt::Display for Mebibytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Exact to the last digit shown for anything that fits a machine.
         write!(f, "{:.2} MiB", self.0 as f64 / f64::from(1 << 20))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::ZeroDialect;
+
+    #[test]
+    fn the_report_reads_as_the_three_steps_with_a_line_for_each_backend() {
+        const ID: BackendId = BackendId::new("mine");
+        let mut conversion = BackendConversion::new(ID);
+        let (from, to) = (ZeroEncoding::V1(ZeroDialect::FieldWrap), ZeroEncoding::V2);
+        conversion.converted.push(Conversion { from, to, layers: 7, zeros: 1024 });
+        conversion.layers_unchanged = 1;
+        conversion.not_needed("the zero point is built in".into());
+        let buffers = vec![Buffer::new("temp_dq", 3 << 20)];
+        let mut report = PostInitReport {
+            device: Device::Cpu,
+            convert: ConvertReport { backends: vec![conversion], seconds: 0.25 },
+            init: InitReport {
+                backends: vec![BackendBuffers {
+                    backend: ID,
+                    layers: 9,
+                    resident_bytes: 1 << 20,
+                    buffers: buffers.clone(),
+                    scratch_bytes: 1 << 19,
+                }],
+                seconds: 1.5,
+            },
+            length: None,
+        };
+        let before = "\
+post_init on cpu
+1 convert zero points, 0.250 s
+  mine         7 layers: 1024 zero points from v1 (minus one, per field) to v2 (direct); 1 layer: right already; 1 \
+layer: not needed: the zero point is built in
+2 initialise buffers, 1.500 s
+  mine         9 layers, 1.00 MiB arranged, 0.50 MiB of scratch for each call; temp_dq 3.00 MiB
+";
+        assert_eq!(report.to_string(), format!("{before}3 set max input length: not asked for"));
+
+        let outcome = Outcome::NotNeeded("no buffer depends on it".into());
+        let backends = vec![
+            BackendLength { backend: ID, outcome, buffers: Vec::new() },
+            BackendLength { backend: ID, outcome: Outcome::Done, buffers },
+        ];
+        report.length = Some(LengthReport { rows: 64, backends, seconds: 0.0 });
+        let after = "\
+3 set max input length to 64, 0.000 s
+  mine         not needed: no buffer depends on it
+  mine         done; temp_dq 3.00 MiB";
+        assert_eq!(report.to_string(), format!("{before}{after}"));
     }
 }
