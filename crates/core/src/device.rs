@@ -194,6 +194,20 @@ impl Context {
         }
     }
 
+    /// The scratch of a host context as f32, for backends that need nothing else.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMismatch`] where it is a device's.
+    pub fn host_floats(&mut self) -> Result<&mut [f32]> {
+        let found = self.device();
+        match &mut self.place {
+            Place::Host(lines) => Ok(bytemuck::cast_slice_mut(lines)),
+            Place::Device { .. } => {
+                Err(Error::DeviceMismatch { what: "the context".into(), found, expected: Device::Cpu })
+            }
+        }
+    }
+
     /// The stream and the scratch of a device context.
     pub fn on_device(&mut self) -> Option<(&dyn Stream, &mut dyn DeviceBuffer)> {
         match &mut self.place {
@@ -240,6 +254,7 @@ mod tests {
         let mut context = Context::host(100);
         let scratch = context.host_scratch().unwrap();
         assert!(scratch.len() >= 100 && scratch.as_ptr().align_offset(64) == 0);
+        assert_eq!(context.host_floats().unwrap().len(), 128 / 4, "whole cache lines");
         assert!(Context::host(0).on_device().is_none());
     }
 }

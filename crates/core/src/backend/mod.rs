@@ -79,8 +79,8 @@ pub trait Backend: Send + Sync {
 /// [`Layer::forward`](crate::post_init::Layer::forward).
 pub trait Linear: Send + Sync {
     /// `out = x · W (+ bias)`: x `[M, K]`, out `[M, N]` of x's dtype, both on this layer's device, on the context's
-    /// stream. Writes all of `out`. Allocates nothing, never synchronises, and gives the same bits for the same
-    /// input.
+    /// stream. Writes all of `out`. Allocates nothing on a device and never synchronises, so that a graph can capture
+    /// it; gives the same bits for the same input. x and out promise the alignment of an element and no more.
     ///
     /// The caller has checked shapes, dtypes and devices, and M is at least 1. More rows than the context's scratch
     /// has room for are run in pieces. An implementation whose memory safety rests on these checks repeats them
