@@ -30,12 +30,12 @@ impl<'a> Edges<'a> {
         Self { can: capabilities, plain: plain_layers(capabilities) }
     }
 
-    /// Every claim. One that files hold no layer for has none.
+    /// Every claim, the simplest first, so that what fails is told by its name. One that files hold no layer for has none.
     pub(crate) fn claims(&self) -> Vec<Claim<'_>> {
         let mut claims = self.kinds();
+        claims.extend(self.shapes());
         claims.extend(self.group_sizes());
         claims.extend(self.short_last_groups());
-        claims.extend(self.shapes());
         claims
     }
 

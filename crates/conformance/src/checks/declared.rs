@@ -32,7 +32,7 @@ pub fn declared_edges(target: &Target) -> Result<Summary, String> {
             (None, None) => continue,
             (None, Some((case, rejection))) => {
                 return Err(declared(format!(
-                    "and `accepts` refuses every layer of this kind that was drawn, first {case}: {rejection}; \
+                    "`accepts` refuses every layer of this kind that was drawn, first {case}: {rejection}; \
                      declare less"
                 )));
             }
