@@ -64,6 +64,8 @@ mod random;
 pub mod rig;
 mod suite;
 mod target;
+mod verify;
 
 pub use accuracy::{Accuracy, Activations, WeightRounding};
 pub use target::{Check, Company, Summary, Target, attempt, run};
+pub use verify::verify;

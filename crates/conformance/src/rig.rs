@@ -22,7 +22,7 @@ mod call;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gptq_core::device::Context;
-use gptq_core::post_init::FinalizedModel;
+use gptq_core::post_init::{FinalizedModel, Layer};
 use gptq_core::tensor::DType;
 use gptq_core::{Error, QuantLinear};
 
@@ -277,6 +277,28 @@ impl<'t> Rig<'t> {
         catch_unwind(AssertUnwindSafe(|| call.queue(context).and_then(|()| context.synchronize())))
             .map_err(|_| Failure::Wrong("forward panicked".into()))??;
         call.collect()
+    }
+}
+
+/// What a layer of any model makes of x, as values `[M, N]`.
+pub(crate) fn output_of(
+    model: &FinalizedModel,
+    layer: &Layer,
+    x: &Activations,
+    context: &mut Context,
+) -> Result<Vec<f64>, Error> {
+    let memory = model.memory().map(|memory| &**memory);
+    let mut call = Call::place(layer, memory, x, Offsets::ALIGNED, layer.name().to_owned())?;
+    call.queue(context)?;
+    context.synchronize()?;
+    match call.collect() {
+        Ok(output) => Ok(output.values()),
+        Err(Failure::Error(error)) => Err(error),
+        Err(Failure::Wrong(problem)) => Err(Error::Backend {
+            backend: layer.backend(),
+            message: format!("layer `{}`: {problem}", layer.name()),
+            source: None,
+        }),
     }
 }
 
