@@ -11,6 +11,9 @@ fn main() {
     println!("cargo:rustc-check-cfg=cfg(emulated)");
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let kernels = here.join("..");
+    // The kernel that authors of new backends begin with.
+    let skeleton = here.join("../../xtask/src/new_backend/cuda/kernels/my_backend");
+    println!("cargo:rerun-if-changed={}", skeleton.display());
     for folder in ["include", "runtime", "tests/kernels", "../include", "build.rs"] {
         println!("cargo:rerun-if-changed={}", here.join(folder).display());
     }
@@ -43,6 +46,7 @@ fn main() {
         .opt_level(1)
         .files(FAMILIES.iter().flat_map(|family| sources(&kernels.join(family), "cu")))
         .files(sources(&here.join("tests/kernels"), "cu"))
+        .files(sources(&skeleton, "cu"))
         // Kernels are found by name at run time: no symbol refers to them.
         .link_lib_modifier("+whole-archive")
         .compile("gptq_emulated_kernels");

@@ -3,6 +3,7 @@
 mod build_kernels;
 mod codegen;
 mod gpu_bundle;
+mod new_backend;
 mod package;
 mod synth_checkpoint;
 mod tensor_file;
@@ -34,6 +35,8 @@ enum Task {
     Codegen(codegen::Arguments),
     /// Gather tests, benches, kernels and fixtures in one folder for a GPU machine without Rust.
     GpuBundle(gpu_bundle::Arguments),
+    /// Write the skeleton of a backend crate, whose tests pass.
+    NewBackend(new_backend::Arguments),
     /// Package every crate that can be published, build it from its package, and look at what is in it.
     Package(package::Arguments),
     /// Write a checkpoint of noise of a given shape, for work on loading and speed.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::BuildKernels(arguments) => build_kernels::run(&arguments),
         Task::Codegen(arguments) => codegen::run(&arguments),
         Task::GpuBundle(arguments) => gpu_bundle::run(&arguments),
+        Task::NewBackend(arguments) => new_backend::run(&arguments),
         Task::Package(arguments) => package::run(&arguments),
         Task::SynthCheckpoint(arguments) => synth_checkpoint::run(&arguments),
         Task::Tidy => tidy::run(),
