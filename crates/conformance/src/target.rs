@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::io::Write;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use gptq_core::backend::{BACKEND, Capabilities, Options, PlanRequest, Registration, Registry, Rejection};
 use gptq_core::checkpoint::Checkpoint;
-use gptq_core::device::Device;
+use gptq_core::device::{Device, Memory};
 use gptq_core::format::{Bits, GroupSize, Packing};
 use gptq_core::post_init::{FinalizedModel, PostInitOptions, post_init};
 use gptq_core::tensor::DType;
@@ -148,11 +148,13 @@ impl Target {
         request.x_dtype = x_dtype;
         let plan = request.plan(&checkpoint)?;
         let backend_options = self.options.clone();
-        post_init(
+        let model = post_init(
             checkpoint,
             plan,
             PostInitOptions { max_input_length, backend_options, ..PostInitOptions::default() },
-        )
+        )?;
+        keep_open(&model);
+        Ok(model)
     }
 
     /// A layer and a type of x that the backend accepts, as near to the plain kind as it allows: `shape` turns plain
@@ -187,6 +189,18 @@ impl Target {
             }
         }
         None
+    }
+}
+
+/// Keeps the device of a model open for the rest of the process: opening a GPU takes a quarter of a second, and hundreds of
+/// models are opened. What a model holds on it is freed all the same.
+fn keep_open(model: &FinalizedModel) {
+    static OPEN: Mutex<Vec<Arc<dyn Memory>>> = Mutex::new(Vec::new());
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(memory) =
+        model.memory().filter(|memory| open.iter().all(|open| open.device() != memory.device()))
+    {
+        open.push(Arc::clone(memory));
     }
 }
 

@@ -42,7 +42,13 @@ fn capabilities_with(ordinal: usize, embedded: Option<&'static [u8]>) -> Result<
     let gpu = gptq_cuda::probe(ordinal)?;
     KernelImage::find(FAMILY, embedded)?.check(&gpu)?;
     Matmul::probe()?;
-    Ok(Capabilities { x_dtypes: x_dtypes(gpu.compute_capability), speed: Speed::Native, ..Capabilities::ANY })
+    Ok(Capabilities {
+        x_dtypes: x_dtypes(gpu.compute_capability),
+        // For many rows the dense matrix is written in x's type, for cuBLASLt.
+        rounds_weights: true,
+        speed: Speed::Native,
+        ..Capabilities::ANY
+    })
 }
 
 fn x_dtypes(gpu: ComputeCapability) -> &'static [DType] {

@@ -3,8 +3,8 @@
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use gptq_conformance::Target;
 use gptq_conformance::case::{Case, GIdx};
-use gptq_conformance::{Target, WeightRounding};
 use gptq_core::format::{Bits, GroupSize};
 use gptq_core::post_init::FinalizedModel;
 use gptq_core::{Error, QuantLinear};
@@ -41,8 +41,7 @@ pub(crate) fn gpu(test: &str) -> Option<Alone> {
 
 /// The backend on the first GPU.
 pub(crate) fn target() -> Target {
-    let target = Target::new(gptq_torch_fallback::REGISTRATION, "cuda:0").unwrap();
-    target.with_weights(WeightRounding::ToX)
+    Target::new(gptq_torch_fallback::REGISTRATION, "cuda:0").unwrap()
 }
 
 /// A symmetric layer of 4 bits in groups of 128, `[k, n]`.
