@@ -53,8 +53,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
 
+    let target = metadata["target_directory"].as_str().ok_or("cargo metadata: no target_directory")?;
+    // One of its own: packages are built without the profiles of the workspace, so that nothing could be shared.
+    let target = Path::new(target).join("packages");
+    forget(&packages, &target);
     let mut cargo = cargo(&root);
-    cargo.args(["package", "--locked", "--no-metadata"]);
+    // Nothing that is built here is ever run.
+    cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    cargo.args(["package", "--locked", "--no-metadata", "--all-features"]);
     cargo.args(packages.iter().flat_map(|package| ["--package", package.name.as_str()]));
     cargo.args(arguments.allow_dirty.then_some("--allow-dirty"));
     cargo.args(arguments.offline.then_some("--offline"));
@@ -62,8 +68,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Err("cargo package failed; it says above why".into());
     }
 
-    let target =
-        metadata["target_directory"].as_str().map(PathBuf::from).ok_or("cargo metadata: no target")?;
     let mut problems = Vec::new();
     for package in &packages {
         let files = list(&root, package)?;
@@ -82,6 +86,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n").into()) }
+}
+
+/// Removes what cargo unpacked and compiled of these packages before. It resolves packages of one workspace through a
+/// registry in the target folder, and takes what it has of a version for unchanged, since nothing of a version ever changes
+/// in a registry. A package would be built against what another was some time ago.
+fn forget(packages: &[Package], target: &Path) {
+    let of_packages = |folder: PathBuf| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in entries {
+            let file = entry.file_name().to_string_lossy().into_owned();
+            if packages.iter().any(|package| file.starts_with(&format!("{}-", package.name))) {
+                // What stays is found by the build.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    };
+    of_packages(target.join("debug/.fingerprint"));
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let Some(home) = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))) else { return };
+    for registry in fs::read_dir(home.join("registry/src")).into_iter().flatten().flatten() {
+        // The folder of a registry begins with its host, and one of files has none.
+        if registry.file_name().to_string_lossy().starts_with('-') {
+            of_packages(registry.path());
+        }
+    }
 }
 
 fn cargo(root: &Path) -> Command {

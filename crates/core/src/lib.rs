@@ -2,7 +2,30 @@
 //!
 //! A GPTQ checkpoint on disk is packed for storage: zero points in one of several encodings, weights in the order
 //! in which they were quantized. This crate opens it, checks it once, decides which backend runs each layer, and
-//! calls the three steps that HuggingFace Optimum calls `post_init_model`. What comes back runs:
+//! calls the three steps that HuggingFace Optimum calls `post_init_model`.
+//!
+//! What a checkpoint holds is there without any backend:
+//!
+//! ```
+//! use gptq_core::checkpoint::Checkpoint;
+//!
+//! # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/checkpoints/kjv-4bit-g128-sym");
+//! let checkpoint = Checkpoint::open(dir)?;
+//! for layer in checkpoint.layers() {
+//!     let info = layer.info();
+//!     println!("{}: {} bits, [{}, {}]", layer.name(), info.bits, info.in_features, info.out_features);
+//! }
+//! for finding in checkpoint.findings() {
+//!     println!("{finding}");
+//! }
+//!
+//! let layer = checkpoint.layer("model.layers.0.self_attn.q_proj")?;
+//! let dense: Vec<f32> = layer.dequantize(); // [in_features, out_features]
+//! assert_eq!(dense.len(), layer.in_features() * layer.out_features());
+//! # Ok::<(), gptq_core::Error>(())
+//! ```
+//!
+//! With one, its layers run:
 //!
 //! ```no_run
 //! use gptq_core::backend::{BACKEND, dispatch};
@@ -14,15 +37,18 @@
 //!
 //! let checkpoint = Checkpoint::open("path/to/model")?;
 //! let plan = dispatch::plan(&checkpoint, BACKEND::Auto, Device::Cpu)?;
+//! println!("{}", plan.report()); // who runs what, and who refused and why
 //! let model = post_init(checkpoint, plan, PostInitOptions::default())?;
 //!
 //! let layer = model.layer("model.layers.0.self_attn.q_proj")?;
 //! let (k, n) = (layer.info().in_features, layer.info().out_features);
 //! let (x, mut y) = (vec![1.0f32; k], vec![0.0f32; n]);
-//! let mut context = model.context()?;
+//! let mut context = model.context()?; // one for each thread or stream
 //! layer.forward(&TensorRef::host(&x, [1, k])?, &mut TensorMut::host(&mut y, [1, n])?, &mut context)?;
 //! # Ok::<(), gptq_core::Error>(())
 //! ```
+//!
+//! [`backend`] is where a backend begins.
 //!
 //! # Design, and its price
 //!

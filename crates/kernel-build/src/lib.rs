@@ -4,14 +4,24 @@
 //! for several architectures and writes one file, `FAMILY.fatbin`, and a manifest beside it that says what every
 //! kernel costs on every architecture. `gptq-cuda` loads that file at run time; nothing links CUDA.
 //!
-//! ```no_run
+//! ```
 //! use gptq_kernel_build::{Family, Options, Toolchain, build};
 //!
-//! let toolchain = Toolchain::find()?;
-//! let family = Family::new("kernels/mine").include("kernels/include");
-//! let built = build(&toolchain, &family, &Options::new("kernels/out"))?;
-//! println!("{}: {} kernels", built.fatbin.display(), built.manifest.kernels.len());
-//! # Ok::<(), gptq_kernel_build::Error>(())
+//! # fn main() -> gptq_kernel_build::Result<()> {
+//! # let (folder, out) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data"), std::env::temp_dir().join("gptq-kernel-build-doc"));
+//! # let kernels = std::path::Path::new(folder);
+//! let family = Family::new(kernels.join("scale")).include(kernels.join("include"));
+//! match Toolchain::find() {
+//!     Ok(toolchain) => {
+//!         let mut options = Options::new(out);
+//!         options.architectures = toolchain.known.last().copied().into_iter().collect();
+//!         let built = build(&toolchain, &family, &options)?;
+//!         println!("{}: {} kernels", built.fatbin.display(), built.manifest.kernels.len());
+//!     }
+//!     // Says where it looked, and the command that installs a compiler.
+//!     Err(missing) => println!("{missing}"),
+//! }
+//! # Ok(()) }
 //! ```
 //!
 //! # Design, and its price
