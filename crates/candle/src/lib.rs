@@ -1,14 +1,15 @@
 //! Finalized GPTQ layers as candle modules, and a small decoder of the Llama family on them.
 //!
-//! ```no_run
+//! ```
 //! use candle_core::{DType, Device};
 //! use gptq_candle::{Decoder, Sampler, Weights};
 //! use gptq_core::backend::{BACKEND, dispatch};
 //! use gptq_core::checkpoint::Checkpoint;
 //! use gptq_core::post_init::{PostInitOptions, post_init};
-//! // An application names its backends: `use gptq_torch_fallback as _;`
+//! use gptq_torch_fallback as _; // An application names its backends.
 //!
-//! let checkpoint = Checkpoint::open("path/to/model")?;
+//! # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/checkpoints/kjv-4bit-g128-sym");
+//! let checkpoint = Checkpoint::open(dir)?;
 //! let plan = dispatch::plan(&checkpoint, BACKEND::Auto, gptq_core::device::Device::Cpu)?;
 //! let model = post_init(checkpoint, plan, PostInitOptions::default())?;
 //!

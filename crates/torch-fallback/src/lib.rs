@@ -5,13 +5,28 @@
 //! there is no PyTorch in it.
 //!
 //! ```
-//! use gptq_core::backend::{BACKEND, PlanRequest, Registry};
+//! use gptq_core::backend::{BACKEND, dispatch};
+//! use gptq_core::checkpoint::Checkpoint;
 //! use gptq_core::device::Device;
+//! use gptq_core::post_init::{PostInitOptions, post_init};
+//! use gptq_core::tensor::{TensorMut, TensorRef};
+//! use gptq_torch_fallback as _; // Registers it.
 //!
-//! let mut request = PlanRequest::new(BACKEND::Torch, Device::Cpu);
-//! request.registry = Registry::empty().with(gptq_torch_fallback::REGISTRATION);
-//! # assert_eq!(request.registry.iter().len(), 1);
+//! # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/checkpoints/kjv-4bit-g128-sym-actorder");
+//! let checkpoint = Checkpoint::open(dir)?;
+//! let plan = dispatch::plan(&checkpoint, BACKEND::Torch, Device::Cpu)?;
+//! let model = post_init(checkpoint, plan, PostInitOptions::default())?;
+//!
+//! let layer = &model.layers()[0];
+//! let (k, n) = (layer.info().in_features, layer.info().out_features);
+//! let (x, mut y) = (vec![1.0f32; k], vec![f32::NAN; n]);
+//! let mut context = model.context()?;
+//! layer.forward(&TensorRef::host(&x, [1, k])?, &mut TensorMut::host(&mut y, [1, n])?, &mut context)?;
+//! assert!(y.iter().all(|y| y.is_finite()));
+//! # Ok::<(), gptq_core::Error>(())
 //! ```
+//!
+//! With the feature `cuda` it runs on NVIDIA GPUs too (`Device::Cuda`), in f16 and f32, and in bf16 where the GPU has it.
 //!
 //! # Design, and its price
 //!
@@ -27,6 +42,10 @@
 //!   128 products is summed in f32 and scaled once, so nothing of a weight is lost and the error does not grow
 //!   with K. x in bf16 is exact; x in f16 is split into two bf16 values whose sum it is.
 //! - **The same bits on any number of threads.** Threads divide columns, never rows.
+//!
+//! - **On a GPU the packed words lie in its memory as files hold them.** A few rows of x are multiplied from them; for more,
+//!   panels of the dense matrix are written and handed to cuBLASLt, rounded to x's type. The price: one rounding of the
+//!   weights more, which the capabilities say. Nothing of CUDA is linked.
 //!
 //! Groups that are no multiple of 32 rows take the plain path.
 
