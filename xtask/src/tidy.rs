@@ -68,8 +68,10 @@ const RULES: [Rule; 6] = [
 ];
 
 pub(crate) fn run() -> Result<()> {
-    let sources = sources(&workspace_root())?;
-    let problems: Vec<String> = RULES.iter().flat_map(|rule| rule(&sources)).collect();
+    let root = workspace_root();
+    let sources = sources(&root)?;
+    let mut problems: Vec<String> = RULES.iter().flat_map(|rule| rule(&sources)).collect();
+    problems.extend(nothing_ignored_is_committed(&root)?);
     if problems.is_empty() {
         return Ok(());
     }
@@ -78,25 +80,40 @@ pub(crate) fn run() -> Result<()> {
 
 /// Every text file that is committed, or would be.
 fn sources(root: &Path) -> Result<Vec<Source>> {
-    let mut git = Command::new("git");
-    git.current_dir(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-    let listed =
-        git.output().map_err(|error| format!("git, which lists the files to check, cannot run: {error}"))?;
-    if !listed.status.success() {
-        return Err(format!("git ls-files: {}", String::from_utf8_lossy(&listed.stderr)).into());
-    }
     let mut sources = Vec::new();
-    for path in String::from_utf8(listed.stdout)?.split('\0') {
-        let file = root.join(path);
+    for path in files(root, &["--cached", "--others"])? {
+        let file = root.join(&path);
         // Not a file: deleted and not yet committed, a link to a folder, or a repository in this one.
         if !file.is_file() {
             continue;
         }
         if let Ok(text) = String::from_utf8(fs::read(&file).map_err(at(&file))?) {
-            sources.push(Source { path: path.to_owned(), text });
+            sources.push(Source { path, text });
         }
     }
     Ok(sources)
+}
+
+/// The paths of these kinds, as git lists them.
+fn files(root: &Path, kinds: &[&str]) -> Result<Vec<String>> {
+    let mut git = Command::new("git");
+    git.current_dir(root).args(["ls-files", "-z", "--exclude-standard"]).args(kinds);
+    let listed =
+        git.output().map_err(|error| format!("git, which lists the files to check, cannot run: {error}"))?;
+    if !listed.status.success() {
+        return Err(format!("git ls-files: {}", String::from_utf8_lossy(&listed.stderr)).into());
+    }
+    let paths = String::from_utf8(listed.stdout)?;
+    Ok(paths.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
+}
+
+/// What is built, which git ignores, is in no commit: it would be taken for the sources that it was built from.
+fn nothing_ignored_is_committed(root: &Path) -> Result<Vec<String>> {
+    let committed = files(root, &["--cached", "--ignored"])?;
+    Ok(committed
+        .iter()
+        .map(|path| format!("{path}: git ignores it, and yet it is committed; `git rm --cached` it"))
+        .collect())
 }
 
 /// Core names no backend crate and no CUDA type, and has no build script.
@@ -279,6 +296,24 @@ mod tests {
         if let Err(broken) = run() {
             panic!("{broken}");
         }
+    }
+
+    #[test]
+    fn a_built_file_that_was_added_all_the_same_is_found() {
+        let folder = std::env::temp_dir().join(format!("gptq-xtask-tidy-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let git = |arguments: &[&str]| {
+            let status = Command::new("git").current_dir(&folder).args(arguments).status().unwrap();
+            assert!(status.success(), "git {arguments:?}");
+        };
+        git(&["init", "--quiet"]);
+        fs::write(folder.join("my.fatbin"), "built").unwrap();
+        fs::write(folder.join("my.cu"), "source").unwrap();
+        git(&["add", "."]);
+        fs::write(folder.join(".gitignore"), "*.fatbin").unwrap();
+        let problems = nothing_ignored_is_committed(&folder).unwrap();
+        fs::remove_dir_all(folder).unwrap();
+        assert!(problems.len() == 1 && problems[0].starts_with("my.fatbin: "), "{problems:?}");
     }
 
     #[test]
