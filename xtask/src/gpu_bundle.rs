@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use gptq_kernel_build::Architecture;
+use gptq_kernel_build::{Architecture, WITHOUT_KERNELS};
 use serde_json::Value;
 
 use crate::build_kernels;
@@ -15,10 +15,11 @@ const MOST_BYTES: u64 = 60_000_000;
 
 /// The programs: what cargo builds them as, and their name in the bundle. What ends in `-cuda` are ordinary tests of a
 /// backend's own, and what begins with `bench-` measures; `run.sh` finds them by that.
-const PROGRAMS: [Program; 6] = [
+const PROGRAMS: [Program; 7] = [
     program("gptq", "gptq-cli", Kind::Bin, "gptq", ""),
     program("smoke", "gptq-cuda", Kind::Example, "smoke", ""),
     program("gpu", "gptq-tests-gpu", Kind::Test, "gpu", ""),
+    program("exllama-v1-cuda", "gptq-exllama-v1", Kind::Test, "cuda", ""),
     program("exllama-v2-cuda", "gptq-exllama-v2", Kind::Test, "cuda", ""),
     program("torch-cuda", "gptq-torch-fallback", Kind::Test, "cuda", "cuda"),
     program("bench-torch", "gptq-torch-fallback", Kind::Bench, "cuda", "cuda"),
@@ -146,7 +147,8 @@ fn clear(out: &Path) -> Result<()> {
 fn build(root: &Path, program: &Program) -> Result<PathBuf> {
     let Program { package, target, kind, features, .. } = program;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).stderr(Stdio::inherit());
+    // The bundle has the kernels in a folder, once for all programs.
+    command.current_dir(root).stderr(Stdio::inherit()).env(WITHOUT_KERNELS, "1");
     match kind {
         Kind::Bin => command.args(["build", "--bin", target]),
         Kind::Example => command.args(["build", "--example", target]),

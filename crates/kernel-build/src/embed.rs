@@ -4,6 +4,9 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The variable that keeps kernels out of programs, whatever its value.
+pub const WITHOUT_KERNELS: &str = "GPTQ_WITHOUT_KERNELS";
+
 /// Writes `OUT_DIR/FAMILY.rs`: an expression of type `Option<&'static [u8]>`, the bytes of `FAMILY.fatbin` or `None`.
 /// The whole build script, and how the crate takes it:
 ///
@@ -18,14 +21,17 @@ use std::path::{Path, PathBuf};
 ///
 /// `folders` are tried in order, relative to the package. A fatbin that is not there is no error: the program then
 /// reads `GPTQ_KERNELS_DIR`, or its backend answers that kernels are missing. The script runs again when the fatbin
-/// appears or changes.
+/// appears or changes. With [`WITHOUT_KERNELS`] in the environment none is taken, for programs that travel with a folder
+/// of kernels.
 ///
 /// # Errors
 /// Where `OUT_DIR` cannot be written.
 pub fn embed(family: &str, folders: &[&str]) -> std::io::Result<()> {
     let variable = |name| PathBuf::from(env::var_os(name).unwrap_or_default());
+    let folders = if env::var_os(WITHOUT_KERNELS).is_some() { &[] } else { folders };
     let (expression, watched) = look(&variable("CARGO_MANIFEST_DIR").canonicalize()?, family, folders);
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed={WITHOUT_KERNELS}");
     for path in watched {
         println!("cargo::rerun-if-changed={}", path.display());
     }

@@ -63,7 +63,7 @@ mod toolchain;
 pub use architecture::Architecture;
 #[cfg(feature = "compile")]
 pub use build::{Built, Options, build};
-pub use embed::embed;
+pub use embed::{WITHOUT_KERNELS, embed};
 #[cfg(feature = "compile")]
 pub use error::{Error, INSTALL_COMPILER, Result};
 #[cfg(feature = "compile")]
