@@ -135,12 +135,19 @@ sanitizer() {
         options=
         # Asking a driver for what it lacks, such as the parameter after the last one, is answered by an error.
         [ "$tool" != memcheck ] || options='--report-api-errors no'
+        # Under these two calls of cuBLASLt fail, or what it writes counts as unwritten.
+        case $tool in
+            racecheck | initcheck) sample=few_for_own_kernels ;;
+            *) sample=few_of_every_kind ;;
+        esac
+        "$here/bin/gpu" --list | sed -n 's/: test$//p' | grep "^${backend:-.*/}sample/$sample\$" >"$out/samples"
+        [ -s "$out/samples" ] || record "$tool" SKIP 0 "${backend:-no backend }has no test $sample"
         # Kernels of cuBLASLt are not ours to judge.
-        "$here/bin/gpu" --list | sed -n 's/: test$//p' | grep "^${backend}.*/sample/" | while read -r test; do
+        while read -r test; do
             # shellcheck disable=SC2086 # two words or none
-            program "$tool ${test%%/*}" compute-sanitizer --tool "$tool" $options --kernel-regex kns=gptq --error-exitcode 9 \
+            program "$tool ${test%%/*}" compute-sanitizer --tool "$tool" $options --kernel-name kns=gptq --error-exitcode 9 \
                 "$here/bin/gpu" --exact "$test"
-        done
+        done <"$out/samples"
     done
 }
 

@@ -12,10 +12,11 @@ use tempfile::TempDir;
 /// Pretends to be the program of all tests: there is a GPU; one test has the outcome `$OUTCOME`; it ends with `$EXIT`.
 const GPU: &str = r#"#!/bin/sh
 case $* in
-    *--list*) printf 'gpu/is_there: test\nmine/contract/bias: test\nmine/sample/few_of_every_kind: test\n' ;;
+    *--list*) printf 'gpu/is_there: test\nmine/contract/bias: test\nmine/sample/few_of_every_kind: test\n'
+        printf 'mine/sample/few_for_own_kernels: test\nother/sample/few_of_every_kind: test\n' ;;
     "--exact gpu/is_there")
         printf 'gpu/is_there\t%s\t0.1\ta note\n' "${PRESENT:-PASS}" >>"$GPTQ_TEST_RESULTS" ;;
-    "--exact mine/sample/few_of_every_kind") echo "arguments: $*" ;;
+    "--exact mine/sample/"*) echo "arguments: $*" ;;
     *)
         [ -z "${OUTCOME:-}" ] || printf 'mine/contract/bias\t%s\t1.5\ttwo words\n' "$OUTCOME" >>"$GPTQ_TEST_RESULTS"
         exit "${EXIT:-0}" ;;
@@ -127,6 +128,12 @@ fn every_tool_of_the_sanitizer_has_a_line_and_one_that_finds_something_fails_the
         assert!(has_row(&printed, &[tool, "mine", result]), "{tool}: {printed}");
     }
     assert!(printed.contains("--exact mine/sample/few_of_every_kind"), "{printed}");
+    assert!(printed.contains("--exact mine/sample/few_for_own_kernels"), "{printed}");
+
+    let (_, printed) = bundle.run(&["sanitizer"], &[("BACKEND", "other")]);
+    for (tool, result) in [("memcheck", "other"), ("racecheck", "SKIP")] {
+        assert!(has_row(&printed, &[tool, result]), "{tool}: {printed}");
+    }
 }
 
 #[test]
