@@ -58,9 +58,11 @@ mod graph;
 mod image;
 mod kernel;
 mod matmul;
+pub mod panels;
 mod staging;
 mod status;
 mod stream;
+mod trial;
 
 pub use buffer::{CudaBuffer, address, address_mut};
 pub use driver::{ComputeCapability, CudaVersion, DeviceInfo, MINIMUM_DRIVER, devices, probe};
@@ -71,3 +73,4 @@ pub use image::{KERNELS_DIR, KernelImage};
 pub use kernel::{Kernel, Kernels, Launch, Params};
 pub use matmul::{Matmul, MatmulOperands, MatmulShape, Workspace};
 pub use stream::CudaStream;
+pub use trial::{Trial, try_calls};

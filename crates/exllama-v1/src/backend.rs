@@ -4,22 +4,19 @@
 use std::sync::Arc;
 
 use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome, Rejection};
-use gptq_core::device::{Context, Device, Memory};
+use gptq_core::device::{Device, Memory};
 use gptq_core::format::ZeroEncoding;
-use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{Error, QuantLinear, Result};
-use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul};
+use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul, try_calls};
 
 use crate::kernels::KernelSet;
 use crate::layout::{LayerPlan, Planner, Tensors};
-use crate::linear::{CudaLinear, Settings, Shared, rebuilds, work_bytes};
+use crate::linear::{CudaLinear, Settings, Shared, work_bytes};
 use crate::scratch::state_bytes;
 use crate::{EMBEDDED, FAMILY, ID, MATMUL_RECONS_THD, TEMP_DQ_BYTES};
 
 /// Rows of `temp_state` where a layer is in act-order and no length was set: what the original had.
 const DEFAULT_LENGTH: usize = 2048;
-/// Rows of x for which the dense path is tried once: cuBLASLt loads its kernels at the first call.
-const TRIED_ROWS: [usize; 2] = [256, 512];
 
 pub(crate) fn open(device: &Device, options: &Options) -> Result<Box<dyn Backend>> {
     let refused = |rejection: Rejection| Error::Rejected {
@@ -90,31 +87,6 @@ impl ExllamaV1 {
             }
             other => other,
         })
-    }
-
-    /// Runs the dense path of every shape once, with results that nobody reads.
-    fn try_products(&self, layers: &[CudaLinear]) -> Result<()> {
-        let mut tried = Vec::new();
-        let stream = CudaStream::new(&self.gpu)?;
-        let mut context = Context::on_stream(&self.gpu, Box::new(stream), self.needs.scratch_bytes())?;
-        for layer in layers {
-            let (k, n) = (layer.info.in_features, layer.info.out_features);
-            let kind = (k, n, layer.info.bias);
-            if tried.contains(&kind) || !rebuilds(self.settings, &layer.tensors, usize::MAX) {
-                continue;
-            }
-            tried.push(kind);
-            let most = TRIED_ROWS.into_iter().max().unwrap_or(0);
-            let x = self.gpu.allocate_buffer(most * k * 2)?;
-            let mut out = self.gpu.allocate_buffer(most * n * 2)?;
-            for rows in TRIED_ROWS {
-                let x = TensorRef::on_device(DType::F16, [rows, k], &x, 0)?;
-                let mut out = TensorMut::on_device(DType::F16, [rows, n], &mut out, 0)?;
-                layer.forward(&x, &mut out, &mut context)?;
-            }
-            context.synchronize()?;
-        }
-        Ok(())
     }
 
     /// Uploads a layer, its rows in the order of their groups.
@@ -202,11 +174,7 @@ impl Backend for ExllamaV1 {
                 (id, CudaLinear { info, tensors, shared: Arc::clone(&shared), resident_bytes })
             })
             .unzip();
-        match self.try_products(&linears) {
-            // Nothing depends on it but the time of first calls.
-            Err(error @ Error::OutOfMemory { .. }) => tracing::debug!(%error, "products were not tried"),
-            other => other?,
-        }
+        try_calls(&self.gpu, self.needs.scratch_bytes(), linears.iter().map(CudaLinear::trial))?;
         let boxed = linears.into_iter().map(|linear| Box::new(linear) as Box<dyn Linear>);
         Ok(ids.into_iter().zip(boxed).collect())
     }

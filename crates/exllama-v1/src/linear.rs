@@ -9,7 +9,7 @@ use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{Error, LayerInfo, Result};
 use gptq_cuda::{
-    CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Workspace, address, address_mut,
+    CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address, address_mut,
 };
 
 use crate::F16;
@@ -111,7 +111,16 @@ fn splits(layer: &Tensors) -> usize {
     if layer.in_features >= 2 * SPLIT_ROWS { 2 } else { 1 }
 }
 
+/// Rows of x for which the dense path is tried once when a model is made ready.
+const TRIED_ROWS: [usize; 2] = [256, 512];
+
 impl CudaLinear {
+    /// How its first calls are made.
+    pub(crate) fn trial(&self) -> Trial<'_> {
+        let rows = TRIED_ROWS.into_iter().filter(|&rows| rebuilds(self.shared.settings, &self.tensors, rows));
+        Trial { info: &self.info, linear: self, dtype: DType::F16, rows: rows.collect() }
+    }
+
     /// Gathers x where that is needed, as many rows at a time as `temp_state` holds.
     fn run(&self, call: Call<'_>) -> Result<()> {
         let shape @ [k, _] = self.tensors.shape();

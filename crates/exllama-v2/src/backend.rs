@@ -6,21 +6,20 @@ use std::sync::Arc;
 
 use bytemuck::cast_slice;
 use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome, Rejection};
-use gptq_core::device::{Context, Device, Memory, Stream as _};
+use gptq_core::device::{Device, Memory, Stream as _};
 use gptq_core::format::{Bits, Packing, ZeroEncoding};
-use gptq_core::tensor::{DType, TensorMut, TensorRef};
+use gptq_core::tensor::DType;
 use gptq_core::{Error, QuantLinear, Result};
-use gptq_cuda::{ComputeCapability, CudaBuffer, CudaStream, CudaVersion, Gpu, KernelImage, Kernels, Matmul};
+use gptq_cuda::{
+    ComputeCapability, CudaBuffer, CudaStream, CudaVersion, Gpu, KernelImage, Kernels, Matmul, try_calls,
+};
 
 use crate::kernels::{ArrangeKernels, Packed, ProductKernels};
 use crate::linear::{ExllamaLinear, KernelSet, Shared};
 use crate::memory::{LayerPlan, Planner, Tensors, biases};
 use crate::products::{GpuShape, Product, Variant};
-use crate::{EMBEDDED, FAMILY, ID, x_dtypes};
+use crate::{DENSE_ROWS, EMBEDDED, FAMILY, ID, x_dtypes};
 
-/// Rows of x for which products of cuBLASLt are tried once when a model is made ready: it chooses an algorithm and loads its
-/// kernels at the first call, which takes milliseconds.
-const TRIED_ROWS: [usize; 2] = [256, 512];
 /// Shared memory that kernels declare for themselves, at most.
 const DECLARED_SHARED_BYTES: u32 = 64;
 /// Kernels may begin before the one in front of them ends from Hopper on, and graphs know of it since CUDA 12.3.
@@ -33,6 +32,8 @@ pub(crate) struct ExllamaBackend {
     kernels: Kernels,
     /// Taken by the layers in step 2.
     matmul: Option<Matmul>,
+    /// What the option says.
+    dense_rows: Option<usize>,
     scratch_bytes: usize,
 }
 
@@ -45,7 +46,7 @@ struct Ready {
 }
 
 impl ExllamaBackend {
-    pub(crate) fn open(device: &Device, _options: &Options) -> Result<Box<dyn Backend>> {
+    pub(crate) fn open(device: &Device, options: &Options) -> Result<Box<dyn Backend>> {
         let refused = |rejection: Rejection| Error::Rejected {
             backend: ID,
             subject: format!("on {device}"),
@@ -56,7 +57,8 @@ impl ExllamaBackend {
         let gpu = Gpu::open(*ordinal).map_err(refused)?;
         let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
         let matmul = Matmul::open(&gpu).map_err(refused)?;
-        Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), scratch_bytes: 0 }))
+        let dense_rows = options.read(ID, DENSE_ROWS)?;
+        Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), dense_rows, scratch_bytes: 0 }))
     }
 
     fn gpu_shape(&self) -> GpuShape {
@@ -166,35 +168,6 @@ impl ExllamaBackend {
             |dtype: &DType| ProductKernels::load(&self.kernels, variant, *dtype, shared_bytes, overlaps);
         x_dtypes(info.compute_capability).iter().map(load).collect()
     }
-
-    /// Runs layers of every shape once, with results that nobody reads.
-    fn try_products(&self, layers: &[ExllamaLinear]) -> Result<()> {
-        let mut tried = Vec::new();
-        let stream = CudaStream::new(&self.gpu)?;
-        let mut context = Context::on_stream(&self.gpu, Box::new(stream), self.scratch_bytes)?;
-        for layer in layers {
-            let dtype = match layer.info.scale_dtype {
-                DType::BF16 if layer.shared.x_dtypes.contains(&DType::BF16) => DType::BF16,
-                _ => DType::F16,
-            };
-            let (k, n) = (layer.info.in_features, layer.info.out_features);
-            let kind = (k, n, layer.info.bias, dtype);
-            if tried.contains(&kind) {
-                continue;
-            }
-            tried.push(kind);
-            let most = TRIED_ROWS.into_iter().max().unwrap_or(0);
-            let x = self.gpu.allocate_buffer(most * k * dtype.size_bytes())?;
-            let mut out = self.gpu.allocate_buffer(most * n * dtype.size_bytes())?;
-            for rows in TRIED_ROWS.into_iter().filter(|&rows| rows >= layer.dense_from) {
-                let x = TensorRef::on_device(dtype, [rows, k], &x, 0)?;
-                let mut out = TensorMut::on_device(dtype, [rows, n], &mut out, 0)?;
-                layer.forward(&x, &mut out, &mut context)?;
-            }
-            context.synchronize()?;
-        }
-        Ok(())
-    }
 }
 
 /// What a layer takes on its way to the GPU.
@@ -247,7 +220,11 @@ impl Backend for ExllamaBackend {
             ids.push(id);
             linears.push(ExllamaLinear {
                 info: layer,
-                dense_from: tensors.arrangement.dense_from(),
+                dense_from: match self.dense_rows {
+                    Some(0) => usize::MAX,
+                    Some(rows) => rows,
+                    None => tensors.arrangement.dense_from(),
+                },
                 tensors,
                 products,
                 run_rows: variant.run_rows,
@@ -257,11 +234,7 @@ impl Backend for ExllamaBackend {
             });
         }
         self.scratch_bytes = linears.iter().map(ExllamaLinear::scratch_bytes).max().unwrap_or(0);
-        match self.try_products(&linears) {
-            // Nothing depends on it but the time of first calls.
-            Err(error @ Error::OutOfMemory { .. }) => tracing::debug!(%error, "products were not tried"),
-            other => other?,
-        }
+        try_calls(&self.gpu, self.scratch_bytes, linears.iter().map(ExllamaLinear::trial))?;
         let boxed = linears.into_iter().map(|linear| Box::new(linear) as Box<dyn Linear>);
         Ok(ids.into_iter().zip(boxed).collect())
     }

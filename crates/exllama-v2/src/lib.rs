@@ -33,13 +33,12 @@ mod kernels;
 pub mod layout;
 mod linear;
 mod memory;
-mod panels;
 #[doc(hidden)] // For tests of the kernels elsewhere.
 pub mod params;
 pub mod products;
 
 use gptq_core::LayerInfo;
-use gptq_core::backend::{BackendId, Capabilities, GroupSizes, Registration, Rejection, Speed};
+use gptq_core::backend::{BackendId, Capabilities, GroupSizes, OptionSpec, Registration, Rejection, Speed};
 use gptq_core::device::Device;
 use gptq_core::format::Bits;
 use gptq_core::tensor::DType;
@@ -52,6 +51,7 @@ pub const ID: BackendId = BackendId::new("exllama_v2");
 pub const REGISTRATION: Registration = Registration {
     priority: 60,
     summary: "2, 3, 4 and 8 bits on NVIDIA GPUs: weights arranged for tensor cores, a few rows at the speed of memory",
+    options: &OPTIONS,
     accepts: Some(accepts),
     ..Registration::new(ID, capabilities, backend::ExllamaBackend::open)
 };
@@ -62,6 +62,13 @@ gptq_core::register!(REGISTRATION);
 const EMBEDDED: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/exllama_v2.rs"));
 /// The family of kernels.
 const FAMILY: &str = "exllama_v2";
+
+const DENSE_ROWS: &str = "dense_rows";
+const OPTIONS: [OptionSpec; 1] = [OptionSpec {
+    name: DENSE_ROWS,
+    help: "rows of x from which the dense matrix is written and multiplied by cuBLASLt, 0 for never; by default where \
+           that was measured to be faster",
+}];
 
 /// Tensor cores multiply bf16 from Ampere on.
 const BFLOAT16: ComputeCapability = ComputeCapability { major: 8, minor: 0 };

@@ -8,13 +8,13 @@ use gptq_core::device::{Context, Device, DeviceBuffer as _};
 use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{Error, LayerInfo, Result};
+use gptq_cuda::panels::{Job, Room, pieces};
 use gptq_cuda::{
-    CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Workspace, address, address_mut,
+    CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address, address_mut,
 };
 
-use crate::kernels::{Operands, Panel, ProductKernels};
+use crate::kernels::{Operands, PANEL_COLUMNS, Panel, ProductKernels};
 use crate::memory::{ALIGNMENT, Bias, Tensors};
-use crate::panels::{Job, Room, pieces};
 use crate::products::{MOST_ROWS, Product};
 
 /// Bytes of the counters of blocks, at the start of the scratch; a launch that divides K has no more blocks along the
@@ -22,6 +22,8 @@ use crate::products::{MOST_ROWS, Product};
 const ARRIVED_BYTES: usize = 8192;
 /// What a counter takes.
 const CELL_BYTES: usize = 8;
+/// Columns of panels: tiles of cuBLASLt have so many, and the kernel that dequantizes writes the last at least.
+const COLUMN_UNITS: [usize; 2] = [256, PANEL_COLUMNS];
 /// Products read x in pieces of 16 bytes.
 const X_ALIGNMENT: u64 = 16;
 
@@ -44,7 +46,7 @@ pub(crate) struct ExllamaLinear {
     /// By ascending numbers of rows.
     pub(crate) products: Vec<Product>,
     pub(crate) run_rows: usize,
-    /// Rows of x from which the dense matrix is faster.
+    /// Rows of x from which the dense matrix is written.
     pub(crate) dense_from: usize,
     pub(crate) kernels: KernelSet,
     pub(crate) shared: Arc<Shared>,
@@ -62,7 +64,20 @@ struct Call<'a> {
     room: Room,
 }
 
+/// Rows of x for which the dense path is tried once when a model is made ready.
+const TRIED_ROWS: [usize; 3] = [128, 256, 512];
+
 impl ExllamaLinear {
+    /// How its first calls are made.
+    pub(crate) fn trial(&self) -> Trial<'_> {
+        let dtype = match self.info.scale_dtype {
+            DType::BF16 if self.shared.x_dtypes.contains(&DType::BF16) => DType::BF16,
+            _ => DType::F16,
+        };
+        let rows = TRIED_ROWS.into_iter().filter(|&rows| rows >= self.dense_from).collect();
+        Trial { info: &self.info, linear: self, dtype, rows }
+    }
+
     fn shape(&self) -> [usize; 2] {
         [self.tensors.arrangement.in_features, self.tensors.arrangement.out_features]
     }
@@ -70,7 +85,9 @@ impl ExllamaLinear {
     /// The product of this layer as panels are planned for it.
     pub(crate) fn job(&self, m: usize) -> Job {
         let [k, n] = self.shape();
-        Job { m, k, n, multiprocessors: self.shared.gpu.info().multiprocessors as usize }
+        let multiprocessors = self.shared.gpu.info().multiprocessors as usize;
+        // f16 for bf16 as well: both have two bytes.
+        Job { m, k, n, dtype: DType::F16, multiprocessors, column_units: &COLUMN_UNITS }
     }
 
     /// Scratch with which every call runs in as few launches as it may.
@@ -91,12 +108,12 @@ impl ExllamaLinear {
         let bias = self.tensors.bias_in(call.kernels.dtype());
         // A bias that the type of x does not hold is added to sums in f32, which products of cuBLASLt do not show.
         let rounds_bias = self.tensors.bias.is_some() && bias.is_none();
-        let panel_columns = match call.rows >= self.dense_from && !rounds_bias {
-            true => self.job(call.rows).panel_columns(call.room.for_panel()),
+        let panel = match call.rows >= self.dense_from && !rounds_bias {
+            true => self.job(call.rows).panel(call.room.for_panel()),
             false => None,
         };
-        if let Some(columns) = panel_columns {
-            return self.dense(call, columns, bias);
+        if let Some(panel) = panel {
+            return self.dense(call, panel.columns, bias);
         }
         let needs_gathering = self.tensors.order != 0 || !call.x.is_multiple_of(X_ALIGNMENT);
         let mut first = 0;

@@ -36,6 +36,11 @@ fn the_json_has_capabilities_as_data() {
     assert_eq!(torch["priority"], json!(20));
     let priorities: Vec<_> = backends.iter().map(|backend| backend["priority"].as_i64()).collect();
     assert!(priorities.is_sorted_by(|one, next| one >= next), "the order in which auto asks: {priorities:?}");
+    assert_eq!(
+        backends.last().map(|last| &last["name"]),
+        Some(&json!("torch")),
+        "the fallback is asked last"
+    );
     let [cpu, cuda] = [&torch["devices"][0], &torch["devices"][1]];
     assert_eq!((&cpu["device"], &cpu["usable"]), (&json!("cpu"), &json!(true)));
     assert_eq!(cpu["capabilities"]["bits"], json!([2, 3, 4, 5, 6, 7, 8]));

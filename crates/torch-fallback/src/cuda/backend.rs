@@ -4,21 +4,16 @@
 use std::sync::Arc;
 
 use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome, Rejection};
-use gptq_core::device::{Context, Memory, Stream as _};
+use gptq_core::device::{Memory, Stream as _};
 use gptq_core::format::{Bits, Packing, ZeroEncoding};
-use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{Error, QuantLinear, Result};
-use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul};
+use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul, try_calls};
 
 use super::kernels::{FormatKernels, SortKernel};
 use super::layout::{LayerPlan, Planner, Tensors};
 use super::linear::{CudaLinear, KernelSet, Shared};
 use super::{EMBEDDED, FAMILY, x_dtypes};
 use crate::{ID, OPTIONS};
-
-/// Rows of x for which products are tried once when a model is made ready: cuBLASLt chooses an algorithm and loads its
-/// kernels at the first call, which takes milliseconds.
-const TRIED_ROWS: [usize; 7] = [8, 16, 32, 64, 128, 256, 512];
 
 /// The backend, opened for one model on a GPU.
 pub(crate) struct CudaBackend {
@@ -93,35 +88,6 @@ impl CudaBackend {
     fn kernels_for(&self, bits: Bits, packing: Packing) -> Result<KernelSet> {
         let dtypes = x_dtypes(self.gpu.info().compute_capability).iter();
         dtypes.map(|dtype| FormatKernels::load(&self.kernels, bits, packing, *dtype)).collect()
-    }
-
-    /// Runs layers of every shape once, with results that nobody reads.
-    fn try_products(&self, layers: &[CudaLinear]) -> Result<()> {
-        let mut tried = Vec::new();
-        let stream = CudaStream::new(&self.gpu)?;
-        let mut context = Context::on_stream(&self.gpu, Box::new(stream), self.scratch_bytes)?;
-        for layer in layers {
-            let dtype = match layer.info.scale_dtype {
-                DType::BF16 if layer.shared.x_dtypes.contains(&DType::BF16) => DType::BF16,
-                _ => DType::F16,
-            };
-            let kind = (layer.info.in_features, layer.info.out_features, layer.info.bias, dtype);
-            if tried.contains(&kind) {
-                continue;
-            }
-            tried.push(kind);
-            let most = TRIED_ROWS.into_iter().max().unwrap_or(0);
-            let (k, n) = (layer.info.in_features, layer.info.out_features);
-            let x = self.gpu.allocate_buffer(most * k * dtype.size_bytes())?;
-            let mut out = self.gpu.allocate_buffer(most * n * dtype.size_bytes())?;
-            for rows in TRIED_ROWS.into_iter().filter(|&rows| rows > layer.most_fused_rows()) {
-                let x = TensorRef::on_device(dtype, [rows, k], &x, 0)?;
-                let mut out = TensorMut::on_device(dtype, [rows, n], &mut out, 0)?;
-                layer.forward(&x, &mut out, &mut context)?;
-            }
-            context.synchronize()?;
-        }
-        Ok(())
     }
 }
 
@@ -206,11 +172,7 @@ impl Backend for CudaBackend {
             })
             .unzip();
         self.scratch_bytes = linears.iter().map(CudaLinear::scratch_bytes).max().unwrap_or(0);
-        match self.try_products(&linears) {
-            // Nothing depends on it but the time of first calls.
-            Err(error @ Error::OutOfMemory { .. }) => tracing::debug!(%error, "products were not tried"),
-            other => other?,
-        }
+        try_calls(&self.gpu, self.scratch_bytes, linears.iter().map(CudaLinear::trial))?;
         let boxed = linears.into_iter().map(|linear| Box::new(linear) as Box<dyn Linear>);
         Ok(ids.into_iter().zip(boxed).collect())
     }

@@ -8,19 +8,26 @@ use gptq_core::device::{Context, Device, DeviceBuffer as _};
 use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{LayerInfo, Result};
+use gptq_cuda::panels::{Job, MOST_SCRATCH_BYTES, PanelSize, Room, WORKSPACE_BYTES, pieces};
 use gptq_cuda::{
-    CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Workspace, address, address_mut,
+    CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address, address_mut,
 };
 
 use super::kernels::{Dot, FormatKernels, MOST_DOT_ROWS, Panel, Sums, splits};
 use super::layout::{ALIGNMENT, Tensors};
-use super::panels::{F32_ROWS, Job, MOST_SCRATCH_BYTES, PanelSize, Room, WORKSPACE_BYTES, pieces};
 
 /// Up to so many rows of x the fused product is faster than a dense matrix, in pieces of [`MOST_DOT_ROWS`].
 const MOST_FUSED_ROWS: usize = 2 * MOST_DOT_ROWS;
 /// Weights of a layer from which more than one piece is worth it. On an H100 two take 243 us of a layer of 2^28 weights,
 /// and the dense matrix 351; in layers of 2^24 a piece is too short to fill the GPU.
 const WORTH_TWO_PIECES: usize = 1 << 26;
+/// Rows of W in one product where x is f32.
+///
+/// Sums of cuBLASLt run down the whole K, and every addition rounds: over K terms of random sign that is a relative error
+/// of some u · sqrt(K / 6), 2e-6 at K = 8192 where u is 2^-24. Pieces of K that are added afterwards keep it under 1e-6.
+const F32_ROWS: usize = 1024;
+/// Columns of panels: tiles of products have so many, and the fast kernels write eight at least.
+const COLUMN_UNITS: [usize; 3] = [256, 128, 8];
 /// Rows of x in one product: more are as fast in pieces, and sizes stay far from what 32 bits hold.
 const MOST_ROWS: usize = 1 << 16;
 
@@ -70,11 +77,31 @@ impl Call<'_> {
     }
 }
 
+/// Rows of x for which the dense path is tried once when a model is made ready.
+const TRIED_ROWS: [usize; 7] = [8, 16, 32, 64, 128, 256, 512];
+
 impl CudaLinear {
+    /// How its first calls are made.
+    pub(crate) fn trial(&self) -> Trial<'_> {
+        let dtype = match self.info.scale_dtype {
+            DType::BF16 if self.shared.x_dtypes.contains(&DType::BF16) => DType::BF16,
+            _ => DType::F16,
+        };
+        let rows = TRIED_ROWS.into_iter().filter(|&rows| rows > self.most_fused_rows()).collect();
+        Trial { info: &self.info, linear: self, dtype, rows }
+    }
+
     /// The product of this layer, as panels are planned for it.
     pub(crate) fn job(&self, m: usize, dtype: DType) -> Job {
         let multiprocessors = self.multiprocessors();
-        Job { m, k: self.tensors.in_features, n: self.tensors.out_features, dtype, multiprocessors }
+        Job {
+            m,
+            k: self.tensors.in_features,
+            n: self.tensors.out_features,
+            dtype,
+            multiprocessors,
+            column_units: &COLUMN_UNITS,
+        }
     }
 
     /// Scratch with which every call runs in as few launches as it may.

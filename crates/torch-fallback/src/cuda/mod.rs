@@ -13,7 +13,6 @@ mod backend;
 mod kernels;
 mod layout;
 mod linear;
-mod panels;
 mod params;
 
 use gptq_core::LayerInfo;

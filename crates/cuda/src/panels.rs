@@ -1,27 +1,19 @@
-//! How the dense matrix is cut into panels, and the scratch of a context into parts. Pure: no GPU is asked.
+//! For backends that dequantize into scratch and multiply with cuBLASLt: how the dense matrix is cut into panels, and the
+//! scratch of a context into parts. Pure: no GPU is asked.
 
 use gptq_core::tensor::DType;
 
-use super::layout::ALIGNMENT;
+/// Parts of the scratch begin at multiples of this.
+const ALIGNMENT: usize = 256;
 
 /// Scratch of one context at most: a panel, and the workspace of cuBLASLt.
-pub(crate) const MOST_SCRATCH_BYTES: usize = 64 << 20;
+pub const MOST_SCRATCH_BYTES: usize = 64 << 20;
 /// Workspace of cuBLASLt. What it takes of [`MOST_SCRATCH_BYTES`] is no panel's.
-pub(crate) const WORKSPACE_BYTES: usize = 8 << 20;
+pub const WORKSPACE_BYTES: usize = 8 << 20;
 const MOST_PANEL_BYTES: usize = MOST_SCRATCH_BYTES - WORKSPACE_BYTES;
 /// Panels for few rows of x, whose products take no longer than reading the panel: so much stays in the L2 cache of an
 /// H100, and is written and read faster than memory allows.
 const CACHED_PANEL_BYTES: usize = 32 << 20;
-
-/// Rows of W in one product where x is f32.
-///
-/// Sums of cuBLASLt run down the whole K, and every addition rounds: over K terms of random sign that is a relative error
-/// of some u · sqrt(K / 6), 2e-6 at K = 8192 where u is 2^-24. Pieces of K that are added afterwards keep it under 1e-6.
-pub(crate) const F32_ROWS: usize = 1024;
-
-/// Columns come in multiples of these, the first that leaves any: what tiles of a product have, and the least that the
-/// fast kernels write.
-const COLUMN_UNITS: [usize; 3] = [256, 128, 8];
 
 /// A tile of a product of 16-bit floats, rows of x by columns of W.
 const TILE: [usize; 2] = [128, 256];
@@ -30,40 +22,53 @@ const PANEL_COST: usize = 1;
 
 /// The size of a panel of the dense matrix: all rows of some columns. The last one may have fewer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct PanelSize {
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
+#[expect(clippy::exhaustive_structs, reason = "two plain numbers")]
+pub struct PanelSize {
+    /// K.
+    pub rows: usize,
+    /// Of W.
+    pub columns: usize,
 }
 
 impl PanelSize {
-    /// Elements from row to row: rows begin aligned to 16 bytes, which the fast kernels and products want.
-    pub(crate) fn stride(self) -> usize {
+    /// Elements from row to row: rows begin aligned to 16 bytes, which kernels and products want.
+    pub fn stride(self) -> usize {
         self.columns.next_multiple_of(8)
     }
 
     /// What it takes.
-    pub(crate) fn bytes(self, dtype: DType) -> usize {
+    pub fn bytes(self, dtype: DType) -> usize {
         (self.rows * self.stride() * dtype.size_bytes()).next_multiple_of(ALIGNMENT)
     }
 }
 
 /// A product `[m, k] · [k, n]` that is to be cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Job {
-    pub(crate) m: usize,
-    pub(crate) k: usize,
-    pub(crate) n: usize,
-    pub(crate) dtype: DType,
-    pub(crate) multiprocessors: usize,
+#[expect(clippy::exhaustive_structs, reason = "what a caller knows, and nothing else")]
+pub struct Job {
+    /// Rows of x.
+    pub m: usize,
+    /// K.
+    pub k: usize,
+    /// N.
+    pub n: usize,
+    /// Of the dense matrix.
+    pub dtype: DType,
+    /// Of the GPU.
+    pub multiprocessors: usize,
+    /// Columns of a panel come in multiples of these, the first that leaves any: what tiles of a product have first, and the
+    /// least that the kernel which dequantizes can write last.
+    pub column_units: &'static [usize],
 }
 
 impl Job {
-    /// The panels that cost least of those that fit into `room` bytes. `None` where not even eight columns do.
+    /// The panels that cost least of those that fit into `room` bytes. `None` where not even the last
+    /// of the units does.
     ///
     /// A product runs in waves of tiles, as many at a time as there are multiprocessors. A panel whose last wave is
     /// nearly empty wastes most of it, so that a narrower one may be better; where one wave holds everything, the widest
     /// is best.
-    pub(crate) fn panel(&self, room: usize) -> Option<PanelSize> {
+    pub fn panel(&self, room: usize) -> Option<PanelSize> {
         let rows = self.k;
         let [tile_rows, _] = TILE;
         let room = if self.m <= tile_rows { room.min(CACHED_PANEL_BYTES) } else { room };
@@ -72,7 +77,7 @@ impl Job {
             return Some(whole);
         }
         let most = room / (rows * self.dtype.size_bytes()).max(1);
-        let unit = COLUMN_UNITS.into_iter().find(|unit| *unit <= most)?;
+        let unit = self.column_units.iter().copied().find(|unit| *unit <= most)?;
         let widths = (1..=most / unit).rev().map(|units| units * unit);
         // Of equal ones the first, the widest.
         let columns = widths.min_by_key(|&columns| self.cost(columns))?;
@@ -92,7 +97,7 @@ impl Job {
     }
 
     /// Scratch with which it runs in as few panels as it may have: at most [`MOST_SCRATCH_BYTES`].
-    pub(crate) fn scratch_bytes(&self) -> usize {
+    pub fn scratch_bytes(&self) -> usize {
         let whole = PanelSize { rows: self.k, columns: self.n };
         whole.bytes(self.dtype).min(MOST_PANEL_BYTES) + WORKSPACE_BYTES
     }
@@ -100,34 +105,35 @@ impl Job {
 
 /// The scratch of a context: a panel first, then whatever else, then the workspace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Room {
+pub struct Room {
     total: usize,
 }
 
 impl Room {
-    pub(crate) fn new(scratch_bytes: usize) -> Self {
+    /// Of so many bytes.
+    pub fn new(scratch_bytes: usize) -> Self {
         Self { total: scratch_bytes / ALIGNMENT * ALIGNMENT }
     }
 
     /// What is there.
-    pub(crate) fn total(self) -> usize {
+    pub fn total(self) -> usize {
         self.total
     }
 
     /// What panels may take: all but the workspace, or half of it where there is little.
-    pub(crate) fn for_panel(self) -> usize {
+    pub fn for_panel(self) -> usize {
         let half = self.total / 2 / ALIGNMENT * ALIGNMENT;
         self.total.saturating_sub(WORKSPACE_BYTES).max(half).min(MOST_PANEL_BYTES)
     }
 
     /// The workspace behind `used` bytes.
-    pub(crate) fn workspace_after(self, used: usize) -> usize {
+    pub fn workspace_after(self, used: usize) -> usize {
         self.total.saturating_sub(used).min(WORKSPACE_BYTES)
     }
 }
 
 /// Cuts `total` into pieces of `size`, the last of which may be smaller: where each begins, and how long it is.
-pub(crate) fn pieces(total: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
+pub fn pieces(total: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
     let size = size.max(1);
     (0..total).step_by(size).map(move |start| (start, size.min(total - start)))
 }
@@ -137,7 +143,7 @@ mod tests {
     use super::*;
 
     fn job(m: usize, k: usize, n: usize, dtype: DType) -> Job {
-        Job { m, k, n, dtype, multiprocessors: 132 }
+        Job { m, k, n, dtype, multiprocessors: 132, column_units: &[256, 128, 8] }
     }
 
     #[test]
