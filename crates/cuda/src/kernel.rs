@@ -210,7 +210,8 @@ pub struct Launch {
     /// Blocks of a cluster in x, y and z; the grid is a multiple of it. Compute capability 9.0 and later.
     pub cluster: Option<[u32; 3]>,
     /// Programmatic dependent launch: the kernel may start before the one before it on the stream has ended, and itself
-    /// waits (`griddepcontrol.wait`) before it reads what that one writes. Compute capability 9.0 and later.
+    /// waits (`griddepcontrol.wait`) before it reads what that one writes. Compute capability 9.0 and later. A stream may
+    /// [do without](CudaStream::without_overlap).
     pub overlaps_previous: bool,
 }
 
@@ -329,6 +330,7 @@ impl<P: Params> Kernel<P> {
             ));
         }
         let _current = gpu.current()?;
+        let launch = &Launch { overlaps_previous: stream.overlaps(launch.overlaps_previous), ..*launch };
         let mut attributes = launch.attributes();
         let [grid, block] = [launch.grid, launch.block];
         let config = CUlaunchConfig {

@@ -62,6 +62,7 @@ pub mod panels;
 mod staging;
 mod status;
 mod stream;
+pub mod timing;
 mod trial;
 
 pub use buffer::{CudaBuffer, address, address_mut};

@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::ffi::c_void;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::result;
 use cudarc::driver::sys::CUstream;
@@ -22,6 +23,10 @@ pub struct CudaStream {
     gpu: Gpu,
     raw: CUstream,
     owned: bool,
+    /// Whether launches may begin before the one in front of them has ended.
+    allows_overlap: bool,
+    /// Whether one did.
+    overlapped: AtomicBool,
 }
 
 // SAFETY: a stream of the driver may be used by any thread.
@@ -36,7 +41,34 @@ impl CudaStream {
         let _current = gpu.current()?;
         let raw = result::stream::create(result::stream::StreamKind::NonBlocking)
             .during(gpu.ordinal(), "making a stream")?;
-        Ok(Self { gpu: gpu.clone(), raw, owned: true })
+        Ok(Self::with(gpu, raw, true))
+    }
+
+    fn with(gpu: &Gpu, raw: CUstream, owned: bool) -> Self {
+        Self { gpu: gpu.clone(), raw, owned, allows_overlap: true, overlapped: AtomicBool::new(false) }
+    }
+
+    /// The same stream, on which every launch waits for the one before, also where
+    /// [`overlaps_previous`](crate::Launch::overlaps_previous) is asked for. To see what the overlap is worth, and for
+    /// those who look for a fault.
+    #[must_use]
+    pub fn without_overlap(mut self) -> Self {
+        self.allows_overlap = false;
+        self
+    }
+
+    /// Whether a launch on this stream was one that may overlap the one before.
+    pub fn has_overlapped(&self) -> bool {
+        self.overlapped.load(Ordering::Relaxed)
+    }
+
+    /// Whether a launch that asks for it overlaps the one before; the stream remembers that one did.
+    pub(crate) fn overlaps(&self, asked: bool) -> bool {
+        let overlaps = asked && self.allows_overlap;
+        if overlaps {
+            self.overlapped.store(true, Ordering::Relaxed);
+        }
+        overlaps
     }
 
     /// An engine's stream, a `CUstream` or `cudaStream_t`, as a stream of core. Dropping it leaves the stream alone.
@@ -45,7 +77,7 @@ impl CudaStream {
     /// As long as the value lives, `raw` is a stream of the primary context of `gpu` (as all of the CUDA runtime are),
     /// or null: the default stream.
     pub unsafe fn from_raw(gpu: &Gpu, raw: *mut c_void) -> Self {
-        Self { gpu: gpu.clone(), raw: raw.cast(), owned: false }
+        Self::with(gpu, raw.cast(), false)
     }
 
     /// The stream behind core's trait.

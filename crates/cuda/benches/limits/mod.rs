@@ -9,6 +9,7 @@
     clippy::cast_possible_truncation
 )]
 
+#[path = "../../src/timing/params.rs"]
 mod params;
 
 use std::ptr;
