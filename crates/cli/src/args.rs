@@ -163,11 +163,6 @@ pub(crate) struct PlanArgs {
 }
 
 impl PlanArgs {
-    /// The device.
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// The request to the linked backends, for x of `x_dtype` where that is known.
     pub(crate) fn request(&self, x_dtype: Option<DType>) -> PlanRequest {
         let mut request = PlanRequest::new(self.backend.clone(), self.device.clone());

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
+use gptq_core::backend::Rejection;
 use gptq_core::device::Device;
 
 /// The result of a command.
@@ -40,8 +41,13 @@ pub(crate) enum Failure {
     )]
     Inaccurate { dir: PathBuf, failed: usize, layers: usize },
 
-    #[error("{device}: this program cannot measure the limits of that device; pass --device cpu")]
+    #[error(
+        "{device}: this program times layers on a CPU and on NVIDIA GPUs; pass --device cpu or --device cuda:0"
+    )]
     NoClock { device: Device },
+
+    #[error("{device} cannot be used for a benchmark: {rejection}")]
+    Gpu { device: Device, rejection: Box<Rejection> },
 
     /// What stands between finalized layers and a model, in the words of the crate that builds it.
     #[error(transparent)]

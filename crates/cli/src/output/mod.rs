@@ -48,9 +48,7 @@ impl Console {
     /// Prints a report on standard output, all at once.
     pub(crate) fn print(&self, report: &impl Report) -> Result<()> {
         let text = if self.json {
-            let mut text = serde_json::to_string_pretty(report).map_err(Failure::Json)?;
-            text.push('\n');
-            text
+            as_json(report)?
         } else {
             let mut page = Page::new(styled(&io::stdout()));
             report.write_text(&mut page);
@@ -69,6 +67,13 @@ impl Console {
     pub(crate) fn stderr_is_styled(&self) -> bool {
         styled(&io::stderr())
     }
+}
+
+/// A report as one JSON document.
+pub(crate) fn as_json(report: &impl Report) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(report).map_err(Failure::Json)?;
+    text.push('\n');
+    Ok(text)
 }
 
 /// Whether a stream is a terminal whose user has nothing against colour (no-color.org).

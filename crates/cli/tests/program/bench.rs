@@ -50,9 +50,13 @@ fn the_table_says_what_was_timed_and_how() {
 fn figures_and_plot_go_into_files_that_are_not_overwritten_unasked() {
     let dir = scratch();
     let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
-    let (csv, svg) = (path("bench.csv"), path("bench.svg"));
-    let arguments = ["--shape", "64x64", "--rows", "1", "--dtype", "f32", "--csv", &csv, "--plot", &svg];
-    bench(&arguments).success();
+    let (csv, json, svg) = (path("bench.csv"), path("bench.json"), path("bench.svg"));
+    let files = ["--csv", &csv, "--report", &json, "--plot", &svg];
+    let arguments = [&["--shape", "64x64", "--rows", "1", "--dtype", "f32"][..], &files].concat();
+    assert_says(&bench(&arguments).success(), &["1 case"]);
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&json).expect("a file")).expect("JSON");
+    assert_eq!(report["cases"].as_array().map(Vec::len), Some(1));
     let table = std::fs::read_to_string(&csv).expect("a file");
     assert_eq!(table.lines().count(), 2, "{table}");
     assert!(std::fs::read_to_string(&svg).expect("a file").starts_with("<svg"));
@@ -62,9 +66,27 @@ fn figures_and_plot_go_into_files_that_are_not_overwritten_unasked() {
 
 #[test]
 fn what_cannot_be_timed_is_refused() {
-    assert_says(&bench(&["--device", "cuda:0"]).failure(), &["cuda:0", "--device cpu"]);
+    assert_says(&bench(&["--device", "npu:0"]).failure(), &["npu:0", "--device cpu"]);
     assert_says(&bench(&["--shape", "64"]).usage(), &["KxN"]);
     assert_says(&bench(&["--bits", "9"]).usage(), &["2 to 8"]);
     assert_says(&bench(&["--group-size", "0"]).usage(), &["-1"]);
     assert_says(&bench(&["--shape", "40x40", "--bits", "5"]).failure(), &["multiples of 32"]);
+}
+
+#[test]
+fn without_a_gpu_the_failure_says_what_is_missing() {
+    // No machine has as many.
+    let text = bench(&["--device", "cuda:99", "--shape", "64x64", "--rows", "1"]).failure();
+    assert_says(&text, &["cuda:99 cannot be used for a benchmark: "]);
+}
+
+#[test]
+fn backends_that_take_turns_are_cases_of_their_own() {
+    let json =
+        bench(&["--backend", "torch,auto", "--shape", "64x64", "--rows", "1", "--dtype", "f32", "--json"])
+            .json();
+    assert_eq!(json["cases"].as_array().map(Vec::len), Some(2));
+    assert!(json["cases"][0]["launches"].is_null() && json["cases"][0]["read_seconds"].is_null());
+    let refused = bench(&["--backend", "torch,nobody", "--shape", "64x64", "--rows", "1"]).failure();
+    assert_says(&refused, &["nobody"]);
 }

@@ -17,6 +17,22 @@ pub(super) struct Shape {
     pub(super) n: usize,
 }
 
+impl Shape {
+    /// Of a model of 7 billion parameters.
+    pub(super) const OF_HOSTS: [Self; 3] =
+        [Self { k: 4096, n: 4096 }, Self { k: 4096, n: 11008 }, Self { k: 11008, n: 4096 }];
+    /// Of models of 7 to 70 billion parameters.
+    pub(super) const OF_GPUS: [Self; 7] = [
+        Self { k: 4096, n: 4096 },
+        Self { k: 4096, n: 11008 },
+        Self { k: 11008, n: 4096 },
+        Self { k: 4096, n: 14336 },
+        Self { k: 8192, n: 8192 },
+        Self { k: 8192, n: 28672 },
+        Self { k: 28672, n: 8192 },
+    ];
+}
+
 impl FromStr for Shape {
     type Err = &'static str;
 
@@ -47,6 +63,12 @@ pub(super) struct LayerSpec {
 }
 
 impl LayerSpec {
+    /// Some rows of such a layer, in the order of their groups: numbers like those in its dense matrix.
+    pub(super) fn strip(self, rows: usize) -> Self {
+        let Shape { k, n } = self.shape;
+        Self { shape: Shape { k: k.min(rows), n }, act_order: false, ..self }
+    }
+
     /// A layer of random codes.
     pub(super) fn build(self) -> Result<QuantLinear> {
         let Self { shape: Shape { k, n }, bits, group_size, act_order, asymmetric } = self;
@@ -64,8 +86,17 @@ impl LayerSpec {
     }
 }
 
-/// The layer `count` times, each with memory of its own.
-pub(super) fn copies(layer: &QuantLinear, count: usize) -> Result<Vec<QuantLinear>> {
+/// Where the packed tensors of a layer's copies lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Memory {
+    /// Each has its own: for calls that read them there.
+    Own,
+    /// That of the layer: for backends that arrange each layer in memory of their own.
+    Shared,
+}
+
+/// The layer `count` times, under names of their own.
+pub(super) fn copies(layer: &QuantLinear, count: usize, memory: Memory) -> Result<Vec<QuantLinear>> {
     let info = layer.info();
     let (k, n, groups) = (info.in_features, info.out_features, info.groups);
     let copy = |index: usize| {
@@ -73,8 +104,12 @@ pub(super) fn copies(layer: &QuantLinear, count: usize) -> Result<Vec<QuantLinea
             let groups = order.groups_of_rows().iter().map(|&group| i32::try_from(group).unwrap_or(i32::MAX));
             Part::in_memory(vec![k], groups.collect::<Vec<i32>>().into())
         });
+        let qweight = match memory {
+            Memory::Own => layer.qweight().to_vec().into(),
+            Memory::Shared => layer.qweight().clone(),
+        };
         let scales = match layer.scales() {
-            Floats::F16(scales) => Floats::F16(scales.to_vec().into()),
+            Floats::F16(scales) if memory == Memory::Own => Floats::F16(scales.to_vec().into()),
             others => others.clone(),
         };
         Ok(QuantLinear::new(QuantLinearParts {
@@ -83,10 +118,7 @@ pub(super) fn copies(layer: &QuantLinear, count: usize) -> Result<Vec<QuantLinea
             packing: info.packing,
             group_size: info.group_size,
             zero_encoding: layer.zeros().encoding(),
-            qweight: Part::in_memory(
-                vec![packing::words_for(info.bits, k), n],
-                layer.qweight().to_vec().into(),
-            ),
+            qweight: Part::in_memory(vec![packing::words_for(info.bits, k), n], qweight),
             qzeros: Part::in_memory(
                 vec![groups, layer.zeros().words_per_group()],
                 layer.zeros().words().to_vec().into(),
@@ -118,15 +150,18 @@ mod tests {
     }
 
     #[test]
-    fn layers_are_what_was_asked_for_and_copies_lie_elsewhere() {
+    fn layers_are_what_was_asked_for_and_copies_lie_where_they_are_told() {
         for bits in 2..=8 {
             let layer =
                 LayerSpec { act_order: true, asymmetric: true, ..spec(bits) }.build().expect("a layer");
             assert!(layer.info().act_order && !layer.info().symmetric, "{bits} bits");
             assert!(spec(bits).build().expect("a layer").info().symmetric, "{bits} bits");
-            for copy in copies(&layer, 2).expect("copies") {
-                assert_eq!(copy.dequantize(), layer.dequantize(), "{bits} bits");
-                assert!(!std::ptr::eq(&copy.qweight()[0], &layer.qweight()[0]));
+            for memory in [Memory::Own, Memory::Shared] {
+                for copy in copies(&layer, 2, memory).expect("copies") {
+                    assert_eq!(copy.dequantize(), layer.dequantize(), "{bits} bits");
+                    let same = std::ptr::eq(&raw const copy.qweight()[0], &raw const layer.qweight()[0]);
+                    assert_eq!(same, memory == Memory::Shared, "{bits} bits");
+                }
             }
         }
     }

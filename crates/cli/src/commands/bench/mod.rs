@@ -2,8 +2,11 @@
 
 mod call;
 mod csv;
+mod gpu;
+mod host;
+mod job;
 mod layer;
-mod machine;
+mod limits;
 mod report;
 mod roofline;
 
@@ -12,53 +15,78 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use gptq_core::backend::{BACKEND, PlanRequest};
+use gptq_core::device::Device;
 use gptq_core::format::{Bits, GroupSize};
 use gptq_core::tensor::DType;
 
-use crate::args::{BackendOptionArgs, PlanArgs};
-use crate::failure::Result;
-use crate::output::{Bar, Console};
+use crate::args::BackendOptionArgs;
+use crate::failure::{Failure, Result};
+use crate::output::{Bar, Console, as_json};
 use crate::tensor_file::NewFile;
 
-use call::Bench;
+use job::{Contestant, Job};
 use layer::{LayerSpec, Shape};
-use report::{Benchmark, Measured};
+use report::Benchmark;
 
 const LONG: &str = "\
 Time layers of random weights, and the machine beside them.
 
 Every call takes the weights of another copy, in turn, so that they come from memory as they do when a model is \
-decoded: 512 MiB of copies are more than a cache holds. --warm takes one copy again and again instead.
+decoded: the copies are together more than a cache holds. --warm takes one copy again and again instead.
 
 A call is judged by the time that the machine's own limits leave it: reading the packed layer (codes, scales and zero \
-points) at the rate at which the same threads read memory, or the multiplications at the rate at which they multiply \
-what lies in registers, whichever is longer. `of limit` is that time as a share of the time taken. Both rates are \
-measured in every round, between the calls, and the best of all rounds counts.
+points) at the rate at which the machine reads memory, or the multiplications at the rate at which it multiplies, \
+whichever is longer. `of limit` is that time as a share of the time taken.
 
-Cases take turns in every round, so that what disturbs the machine disturbs all of them alike. Times are medians over \
-all calls. Other work on the machine shows in the load that is printed, and in the distance of best and median.";
+On a CPU both rates are measured in every round, between the calls, and the best of all rounds counts. All cases of a \
+layer take turns in every round, so that what disturbs the machine disturbs all of them alike. Times are medians over \
+all calls. Other work on the machine shows in the load that is printed, and in the distance of best and median.
+
+On a GPU (--device cuda:0) calls are recorded in a graph, which is replayed once a round; times are medians over \
+rounds, by the GPU's clock. Backends take turns where several are named. R is the time of a pass that only reads the \
+codes and scales (and zero points that differ), divided by the time taken. From 64 rows on cuBLASLt multiplies the \
+dense matrix beside. Where a backend lets its kernels begin before the ones in front of them have ended (programmatic \
+dependent launch), both figures are given: `overlapping`, as the backend runs, and `plain`.";
 
 const HELP: &str = "\
 Examples:
   gptq bench                                     three shapes of a 7B model, M = 1 to 512
   gptq bench --rows 1 --bits 2,3,4,8             decoding at every width
   gptq bench --shape 4096x11008 --dtype bf16 --warm
-  gptq bench --csv bench.csv --plot roofline.svg --json > bench.json";
+  gptq bench --csv bench.csv --plot roofline.svg --json > bench.json
+  gptq bench --device cuda:0                     seven shapes, M = 1 to 8192
+  gptq bench --device cuda:0 --backend exllama_v2,torch --rows 1,8,64 --act-order";
+
+/// M where none is named: decoding, and prompts.
+const ROWS_OF_HOSTS: [usize; 5] = [1, 8, 32, 128, 512];
+/// The powers of two up to this.
+const MOST_ROWS_OF_GPUS: usize = 8192;
 
 /// Time layers beside the machine's own limits.
 #[derive(Args, Debug)]
 #[command(long_about = LONG, after_help = HELP)]
 pub(crate) struct BenchCommand {
-    #[command(flatten)]
-    plan: PlanArgs,
+    /// The backends: auto, or names that `gptq backends` lists; several take turns.
+    #[arg(
+        long = "backend",
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "auto",
+        help_heading = "Planning"
+    )]
+    backends: Vec<BACKEND>,
+    /// The device: cpu, cuda, cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", help_heading = "Planning")]
+    device: Device,
     #[command(flatten)]
     options: BackendOptionArgs,
-    /// The layers: in_features x out_features.
+    /// The layers: in_features x out_features [default: three of a 7B model; on a GPU seven of 7B to 70B models].
     #[arg(
         long = "shape",
+        visible_alias = "shapes",
         value_name = "KxN",
         value_delimiter = ',',
-        default_value = "4096x4096,4096x11008,11008x4096",
         help_heading = "Layers"
     )]
     shapes: Vec<Shape>,
@@ -80,42 +108,33 @@ pub(crate) struct BenchCommand {
     /// Random zero points.
     #[arg(long, help_heading = "Layers")]
     asymmetric: bool,
-    /// Rows of x (batch * sequence): 1 is decoding, many are a prompt.
-    #[arg(
-        long,
-        value_name = "M",
-        value_delimiter = ',',
-        default_value = "1,8,32,128,512",
-        help_heading = "Calls"
-    )]
+    /// Rows of x (batch * sequence): 1 is decoding, many are a prompt [default: 1,8,32,128,512; on a GPU 1,2,4 .. 8192].
+    #[arg(long, value_name = "M", value_delimiter = ',', help_heading = "Calls")]
     rows: Vec<NonZeroUsize>,
-    /// The type of x and y: f32, f16 or bf16.
-    #[arg(
-        long = "dtype",
-        value_name = "DTYPE",
-        value_delimiter = ',',
-        default_value = "bf16,f32,f16",
-        help_heading = "Calls"
-    )]
+    /// The type of x and y: f32, f16 or bf16 [default: all three; on a GPU f16].
+    #[arg(long = "dtype", value_name = "DTYPE", value_delimiter = ',', help_heading = "Calls")]
     dtypes: Vec<DType>,
     /// Take the same weights again and again: they come from whatever cache they fit into.
     #[arg(long, help_heading = "Calls")]
     warm: bool,
-    /// How often all cases take their turn.
-    #[arg(long, value_name = "N", default_value = "5", help_heading = "Calls")]
-    rounds: NonZeroUsize,
-    /// How long one case is called in one round.
-    #[arg(long, value_name = "MILLISECONDS", default_value = "100", help_heading = "Calls")]
-    turn: u32,
-    /// Copies to rotate over take this much memory.
-    #[arg(long, value_name = "MIB", default_value = "512", value_parser = mebibytes, help_heading = "Calls")]
-    copies: usize,
-    /// How much memory is read when the machine's bandwidth is measured.
-    #[arg(long, value_name = "MIB", default_value = "1024", value_parser = mebibytes, help_heading = "Calls")]
-    read: usize,
+    /// How often all cases take their turn [default: 5; on a GPU 11].
+    #[arg(long, value_name = "N", help_heading = "Calls")]
+    rounds: Option<NonZeroUsize>,
+    /// How long one case is called in one round [default: 100; on a GPU 3].
+    #[arg(long, value_name = "MILLISECONDS", help_heading = "Calls")]
+    turn: Option<u32>,
+    /// Copies to rotate over take this much memory [default: 512; on a GPU 256].
+    #[arg(long, value_name = "MIB", value_parser = mebibytes, help_heading = "Calls")]
+    copies: Option<usize>,
+    /// How much memory is read when the machine's bandwidth is measured [default: 1024; on a GPU 512].
+    #[arg(long, value_name = "MIB", value_parser = mebibytes, help_heading = "Calls")]
+    read: Option<usize>,
     /// Write the figures to this file, one case a line.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     csv: Option<PathBuf>,
+    /// Write the whole report to this file, as --json prints it.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    report: Option<PathBuf>,
     /// Draw all cases under the machine's limits (a roofline plot) into this SVG file.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     plot: Option<PathBuf>,
@@ -129,64 +148,86 @@ impl BenchCommand {
         let started = Instant::now();
         let new_file =
             |path: &Option<PathBuf>| path.as_ref().map(|path| NewFile::at(path, self.force)).transpose();
-        let (csv, plot) = (new_file(&self.csv)?, new_file(&self.plot)?);
-        let mut machine = machine::of(self.plan.device(), self.read)?;
-        let options = self.options.options()?;
-        let load_before = machine::load();
-
-        let specs: Vec<LayerSpec> = self
-            .bits
-            .iter()
-            .flat_map(|&bits| self.shapes.iter().map(move |&shape| (bits, shape)))
-            .map(|(bits, shape)| LayerSpec {
-                shape,
-                bits,
-                group_size: self.group_size,
-                act_order: self.act_order,
-                asymmetric: self.asymmetric,
-            })
-            .collect();
+        let (csv, json, plot) = (new_file(&self.csv)?, new_file(&self.report)?, new_file(&self.plot)?);
+        let load_before = limits::load();
         let bar = Bar::new(console);
-        let mut measured = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
-            bar.show("bench", index, specs.len());
-            let layer = spec.build()?;
-            let count = if self.warm { 1 } else { self.copies.div_ceil(layer.info().packed_bytes) };
-            let copies = layer::copies(&layer, count)?;
-            let mut benches = Vec::new();
-            for &dtype in &self.dtypes {
-                let model = call::model(&copies, &self.plan.request(Some(dtype)), &options, &self.rows)?;
-                for &rows in &self.rows {
-                    benches.push(Bench::new(std::sync::Arc::clone(&model), rows.get(), dtype)?);
-                }
-            }
-            for _ in 0..self.rounds.get() {
-                machine.measure();
-                for bench in &mut benches {
-                    bench.turn(&*machine, f64::from(self.turn) * 1e-3)?;
-                }
-            }
-            for bench in &mut benches {
-                measured.push(Measured::new(bench.timing(), layer.info(), bench.backend()));
-            }
-        }
+        let job = self.job(&bar)?;
+        let outcome = match &self.device {
+            Device::Cpu => host::measure(&job),
+            Device::Cuda(ordinal) => gpu::measure(&job, &self.device, *ordinal),
+            other => Err(Failure::NoClock { device: other.clone() }),
+        }?;
         drop(bar);
 
         let report = Benchmark::new(
-            machine.name(),
-            machine.limits(),
+            outcome.machine,
+            outcome.limits,
             self.warm,
-            [load_before, machine::load()],
-            measured,
+            [load_before, limits::load()],
+            outcome.measured,
             started.elapsed().as_secs_f64(),
         );
         if let Some(file) = csv {
             file.write_text(&csv::table(&report))?;
         }
+        if let Some(file) = json {
+            file.write_text(&as_json(&report)?)?;
+        }
         if let Some(file) = plot {
             file.write_text(&roofline::svg(&report))?;
         }
         console.print(&report)
+    }
+
+    /// What is asked for, and where nothing is, what suits the kind of device.
+    fn job<'a>(&self, bar: &'a Bar) -> Result<Job<'a>> {
+        let on_host = self.device == Device::Cpu;
+        let shapes = match (self.shapes.as_slice(), on_host) {
+            ([], true) => &Shape::OF_HOSTS[..],
+            ([], false) => &Shape::OF_GPUS[..],
+            (shapes, _) => shapes,
+        };
+        let dtypes = match (self.dtypes.as_slice(), on_host) {
+            ([], true) => &[DType::BF16, DType::F32, DType::F16][..],
+            ([], false) => &[DType::F16][..],
+            (dtypes, _) => dtypes,
+        };
+        let rows: Vec<NonZeroUsize> = match (self.rows.as_slice(), on_host) {
+            ([], true) => ROWS_OF_HOSTS.into_iter().filter_map(NonZeroUsize::new).collect(),
+            ([], false) => {
+                let powers = std::iter::successors(Some(1), |rows| Some(rows * 2));
+                powers.take_while(|rows| *rows <= MOST_ROWS_OF_GPUS).filter_map(NonZeroUsize::new).collect()
+            }
+            (rows, _) => rows.to_vec(),
+        };
+        let specs = self.bits.iter().flat_map(|&bits| shapes.iter().map(move |&shape| (bits, shape)));
+        let contestants = self.backends.iter().flat_map(|backend| dtypes.iter().map(move |&x| (backend, x)));
+        Ok(Job {
+            specs: specs
+                .map(|(bits, shape)| LayerSpec {
+                    shape,
+                    bits,
+                    group_size: self.group_size,
+                    act_order: self.act_order,
+                    asymmetric: self.asymmetric,
+                })
+                .collect(),
+            contestants: contestants
+                .map(|(backend, dtype)| {
+                    let mut request = PlanRequest::new(backend.clone(), self.device.clone());
+                    request.x_dtype = Some(dtype);
+                    Contestant { request, dtype }
+                })
+                .collect(),
+            options: self.options.options()?,
+            rows,
+            warm: self.warm,
+            rounds: self.rounds,
+            turn_seconds: self.turn.map(|milliseconds| f64::from(milliseconds) * 1e-3),
+            copies_bytes: self.copies,
+            read_bytes: self.read,
+            bar,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::output::{Column, Page, Report, Seconds, count};
 
 use super::call::Timing;
-use super::machine::Limits;
+use super::limits::Limits;
 
 /// All cases of a run, and the machine.
 #[derive(Serialize)]
@@ -37,6 +37,10 @@ pub(super) struct Case {
     pub(super) limit_seconds: f64,
     /// As a share of the median time.
     pub(super) of_limit: f64,
+    /// R: the pass that only reads, as a share of the median time.
+    pub(super) of_read: Option<f64>,
+    /// cuBLASLt on the dense matrix, as a share of the median time.
+    pub(super) of_dense: Option<f64>,
 }
 
 /// What was measured of a case.
@@ -58,6 +62,31 @@ pub(super) struct Measured {
     pub(super) calls: usize,
     pub(super) median_seconds: f64,
     pub(super) best_seconds: f64,
+    /// On a GPU: how kernels follow one another.
+    pub(super) launches: Option<Launches>,
+    /// On a GPU: a pass that reads the codes and scales, and the zero points where they differ, and nothing else.
+    pub(super) read_seconds: Option<f64>,
+    /// On a GPU, for many rows: cuBLASLt on the dense matrix.
+    pub(super) dense_seconds: Option<f64>,
+}
+
+/// How the kernels of a graph follow one another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Launches {
+    /// Each begins when the one before has ended.
+    Plain,
+    /// One may begin before, and waits itself: programmatic dependent launch.
+    Overlapping,
+}
+
+impl Launches {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Overlapping => "overlapping",
+        }
+    }
 }
 
 /// What limits a call.
@@ -85,6 +114,9 @@ impl Measured {
             calls: timing.calls,
             median_seconds: timing.median_seconds,
             best_seconds: timing.best_seconds,
+            launches: None,
+            read_seconds: None,
+            dense_seconds: None,
         }
     }
 }
@@ -101,6 +133,8 @@ impl Case {
             bound,
             limit_seconds,
             of_limit: limit_seconds / measured.median_seconds,
+            of_read: measured.read_seconds.map(|seconds| seconds / measured.median_seconds),
+            of_dense: measured.dense_seconds.map(|seconds| seconds / measured.median_seconds),
             measured,
         }
     }
@@ -133,47 +167,73 @@ impl Report for Benchmark {
             [Some(before), Some(after)] => format!("{before} before, {after} after"),
             _ => "unknown".into(),
         };
+        let multiplies: Vec<String> = [DType::F32, DType::BF16, DType::F16]
+            .into_iter()
+            .map(|dtype| (dtype, self.limits.operations_per_second(dtype)))
+            // What no case needs is not measured.
+            .filter(|(_, rate)| *rate > 0.0)
+            .map(|(dtype, rate)| format!("{}FLOP/s in {dtype}", giga(rate)))
+            .collect();
         page.fields(&[
             ("what", self.machine.clone()),
             ("reads", format!("{}B/s", giga(self.limits.read_bytes_per_second))),
-            (
-                "multiplies",
-                format!(
-                    "{}FLOP/s in f32, {}FLOP/s in bf16",
-                    giga(self.limits.f32_operations_per_second),
-                    giga(self.limits.bf16_operations_per_second)
-                ),
-            ),
+            ("multiplies", multiplies.join(", ")),
             ("load", load),
         ]);
         page.heading("layers");
-        let columns = [
-            Column::Right("K"),
-            Column::Right("N"),
-            Column::Right("bits"),
-            Column::Left("kind"),
-            Column::Left("x"),
-            Column::Right("M"),
-            Column::Right("time"),
-            Column::Right("best"),
-            Column::Right("GB/s"),
-            Column::Right("GFLOP/s"),
-            Column::Right("of limit"),
-            Column::Left("bound by"),
-        ];
-        let rows: Vec<Vec<String>> = self.cases.iter().map(Case::row).collect();
-        page.table(&columns, &rows);
+        if self.cases.iter().any(|case| case.of_read.is_some()) {
+            let rows: Vec<Vec<String>> = self.cases.iter().map(Case::row_of_gpu).collect();
+            page.table(&COLUMNS_OF_GPU, &rows);
+        } else {
+            let rows: Vec<Vec<String>> = self.cases.iter().map(Case::row).collect();
+            page.table(&COLUMNS, &rows);
+        }
         page.line(format_args!(
-            "{}, medians of all calls, weights {}, in {}",
+            "{}, medians of all {}, weights {}, in {}",
             count(self.cases.len(), "case"),
+            if self.cases.iter().any(|case| case.measured.launches.is_some()) { "rounds" } else { "calls" },
             if self.warm { "as warm as a cache keeps them" } else { "from memory" },
             Seconds(self.seconds)
         ));
     }
 }
 
+const COLUMNS: [Column; 13] = [
+    Column::Right("K"),
+    Column::Right("N"),
+    Column::Right("bits"),
+    Column::Left("kind"),
+    Column::Left("x"),
+    Column::Right("M"),
+    Column::Left("backend"),
+    Column::Right("time"),
+    Column::Right("best"),
+    Column::Right("GB/s"),
+    Column::Right("GFLOP/s"),
+    Column::Right("of limit"),
+    Column::Left("bound by"),
+];
+
+const COLUMNS_OF_GPU: [Column; 14] = [
+    Column::Right("K"),
+    Column::Right("N"),
+    Column::Right("bits"),
+    Column::Left("kind"),
+    Column::Left("x"),
+    Column::Right("M"),
+    Column::Left("backend"),
+    Column::Left("launches"),
+    Column::Right("us"),
+    Column::Right("R"),
+    Column::Right("GB/s"),
+    Column::Right("TFLOP/s"),
+    Column::Right("dense us"),
+    Column::Right("of it"),
+];
+
 impl Case {
-    fn row(&self) -> Vec<String> {
+    /// What was called: the beginning of every row.
+    fn what(&self) -> Vec<String> {
         let measured = &self.measured;
         let kind = match (measured.act_order, measured.symmetric) {
             (false, true) => "sym",
@@ -188,6 +248,14 @@ impl Case {
             kind.to_owned(),
             measured.dtype.to_string(),
             measured.rows.to_string(),
+            measured.backend.map_or_else(String::new, |backend| backend.to_string()),
+        ]
+    }
+
+    fn row(&self) -> Vec<String> {
+        let measured = &self.measured;
+        let mut row = self.what();
+        row.extend([
             Seconds(measured.median_seconds).to_string(),
             Seconds(measured.best_seconds).to_string(),
             format!("{:.1}", self.bytes_per_second * 1e-9),
@@ -197,8 +265,31 @@ impl Case {
                 Bound::Memory => "memory".to_owned(),
                 Bound::Multiplication => "multiplication".to_owned(),
             },
-        ]
+        ]);
+        row
     }
+
+    fn row_of_gpu(&self) -> Vec<String> {
+        let measured = &self.measured;
+        let ratio = |of: Option<f64>| of.map_or_else(String::new, |of| format!("{of:.3}"));
+        let mut row = self.what();
+        row.extend([
+            measured.launches.map_or("", Launches::name).to_owned(),
+            micros(measured.median_seconds),
+            ratio(self.of_read),
+            format!("{:.0}", self.bytes_per_second * 1e-9),
+            format!("{:.1}", self.operations_per_second * 1e-12),
+            measured.dense_seconds.map_or_else(String::new, micros),
+            ratio(self.of_dense),
+        ]);
+        row
+    }
+}
+
+/// Microseconds with as many digits as say something.
+fn micros(seconds: f64) -> String {
+    let micros = seconds * 1e6;
+    if micros < 100.0 { format!("{micros:.2}") } else { format!("{micros:.1}") }
 }
 
 #[cfg(test)]
@@ -228,6 +319,9 @@ pub(super) mod tests {
             calls: 7,
             median_seconds,
             best_seconds: median_seconds * 0.9,
+            launches: None,
+            read_seconds: None,
+            dense_seconds: None,
         };
         let cases = vec![measured(1, DType::BF16, 125e-6), measured(100, DType::F32, 8e-3)];
         Benchmark::new("a machine".into(), limits, false, [Some(0.5), None], cases, 1.0)
@@ -239,5 +333,33 @@ pub(super) mod tests {
         assert_eq!((cases[0].bound, cases[0].of_limit), (Bound::Memory, 0.8));
         assert_eq!((cases[1].bound, cases[1].of_limit), (Bound::Multiplication, 0.5));
         assert_eq!(cases[1].intensity(), 400.0);
+    }
+
+    /// The same on a GPU: the pass that reads takes 100 us, cuBLASLt 6 ms.
+    pub(crate) fn example_on_gpu() -> Benchmark {
+        let Benchmark { machine, limits, cases, .. } = example();
+        let measured = cases.into_iter().map(|case| Measured {
+            launches: Some(if case.measured.rows == 1 { Launches::Overlapping } else { Launches::Plain }),
+            read_seconds: Some(100e-6),
+            dense_seconds: (case.measured.rows > 1).then_some(6e-3),
+            ..case.measured
+        });
+        Benchmark::new(machine, limits, false, [None, None], measured.collect(), 1.0)
+    }
+
+    #[test]
+    fn a_case_on_a_gpu_is_held_to_a_pass_that_reads_and_to_the_dense_matrix() {
+        let benchmark = example_on_gpu();
+        let of = |case: &Case| (case.of_read, case.of_dense);
+        assert_eq!(
+            benchmark.cases.iter().map(of).collect::<Vec<_>>(),
+            [(Some(0.8), None), (Some(0.0125), Some(0.75))]
+        );
+        let mut page = Page::new(false);
+        benchmark.write_text(&mut page);
+        let text = page.into_text();
+        let line = |number: &str| text.lines().find(|line| line.contains(number)).unwrap_or("").to_owned();
+        assert!(line("overlapping").ends_with("overlapping   125.0  0.800     8      0.0"), "{text}");
+        assert!(line("plain").ends_with("8000.0  0.013     0      0.0    6000.0  0.750"), "{text}");
     }
 }

@@ -55,9 +55,10 @@ pub(super) fn svg(benchmark: &Benchmark) -> String {
         let of = &case.measured;
         _ = writeln!(
             out,
-            "<g fill=\"{}\" fill-opacity=\".75\"><title>{}x{}, {} bits, {}, M = {}: {:.3} ms, {:.0} GFLOP/s, {:.0} % of \
+            "<g fill=\"{}\" fill-opacity=\".75\"><title>{}{}x{}, {} bits, {}, M = {}: {:.4} ms, {:.0} GFLOP/s, {:.0} % of \
              the limit</title>{}</g>",
             colour(of.dtype),
+            of.backend.map_or_else(String::new, |backend| format!("{backend}, ")),
             of.in_features,
             of.out_features,
             of.bits,
