@@ -6,11 +6,16 @@
 #                         goldens      what GPTQModel computes from the checkpoints, by library and by command line
 #                         sanitizer    a sample of the contract under each tool of compute-sanitizer
 #                         bench        speed; the figures are in its log
+#                         table        `gptq bench`: seven shapes, M from 1 to 8192, every backend of TABLE by turns;
+#                                      table.json, table.csv and roofline.svg beside its log
 #                         all of them where none is named
 #
 #   OUT=FOLDER       for a log of each stage, table.txt and results.tsv; `out` where it is not set
 #   LIMIT=SECONDS    the longest that one program may run; 600 where it is not set
 #   BACKEND=NAME     only this backend's tests, in the first three stages
+#   TABLE=NAMES      the backends of the table, with commas between; those that `gptq backends` lists for the GPU where
+#                    it is not set
+#   TABLE_OPTIONS=.. more options for `gptq bench`: --rows 1,16 --dtype bf16 --act-order
 #
 # Ends with 0 when everything passed, with 1 when something failed, and with 2 when there is no GPU to run it on.
 
@@ -29,7 +34,7 @@ usage() {
 
 for stage in "$@"; do
     case $stage in
-        conformance | goldens | sanitizer | bench) ;;
+        conformance | goldens | sanitizer | bench | table) ;;
         -h | --help) usage 0 ;;
         *)
             printf 'error: there is no stage %s\n\n' "$stage" >&2
@@ -37,7 +42,7 @@ for stage in "$@"; do
             ;;
     esac
 done
-[ $# -gt 0 ] || set -- conformance goldens sanitizer bench
+[ $# -gt 0 ] || set -- conformance goldens sanitizer bench table
 
 mkdir -p "$out" || exit 2
 results=$out/results.tsv
@@ -159,6 +164,25 @@ bench() {
             record "bench" FAIL 0 "there is no bin/bench-*: the bundle was made without one"
         fi
     done
+}
+
+# The backends of the table: those that are named, or all that this GPU can run.
+contestants() {
+    if [ -n "${TABLE:-}" ]; then
+        echo "$TABLE"
+        return
+    fi
+    # A name stands alone at the start of a line; what it says of the GPU is indented below.
+    "$GPTQ_PROGRAM" backends --device cuda:0 | awk '
+        /^[^ ]/ { name = $1 }
+        /^ +on cuda:0 / && !/not usable/ { list = list separator name; separator = "," }
+        END { print list }'
+}
+
+table() {
+    # shellcheck disable=SC2086 # words of their own
+    program "gptq bench" "$GPTQ_PROGRAM" bench --device cuda:0 --backend "$(contestants)" --force \
+        --report "$out/table.json" --csv "$out/table.csv" --plot "$out/roofline.svg" ${TABLE_OPTIONS:-}
 }
 
 cat "$here/bundle.txt"

@@ -133,7 +133,16 @@ fn clear(out: &Path) -> Result<()> {
             format!("{}: it is there already and no bundle; name another folder", out.display()).into()
         );
     }
-    // Kernels stay: those that have not changed are not built again.
+    // Kernels stay: those that have not changed are not built again. What a build that was killed has left does not.
+    let kernels = out.join("kernels");
+    if kernels.is_dir() {
+        for entry in fs::read_dir(&kernels).map_err(at(&kernels))? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") && entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path()).map_err(at(&entry.path()))?;
+            }
+        }
+    }
     for folder in ["bin", "fixtures"] {
         let folder = out.join(folder);
         if folder.exists() {
@@ -264,6 +273,23 @@ mod tests {
         let folder = workspace_root().join("xtask");
         assert!(clear(&folder).unwrap_err().to_string().contains("no bundle"));
         assert!(folder.join("src/main.rs").is_file());
+    }
+
+    #[test]
+    fn what_a_killed_build_has_left_is_cleared_and_kernels_stay() {
+        let folder = std::env::temp_dir().join(format!("gptq-bundle-{}", std::process::id()));
+        let kernels = folder.join("kernels");
+        fs::create_dir_all(kernels.join(".mine-123")).unwrap();
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        for file in ["bundle.txt", "kernels/.mine-123/a.o", "kernels/mine.fatbin", "bin/gpu"] {
+            fs::write(folder.join(file), "").unwrap();
+        }
+        clear(&folder).unwrap();
+        let left: Vec<PathBuf> = files(&folder).unwrap().into_iter().map(|(path, _)| path).collect();
+        let folders = fs::read_dir(&kernels).unwrap().count();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, [folder.join("bundle.txt"), kernels.join("mine.fatbin")]);
+        assert_eq!(folders, 1, "the hidden folder is gone");
     }
 
     #[test]

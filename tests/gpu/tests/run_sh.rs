@@ -57,7 +57,7 @@ impl Bundle {
     fn run(&self, stages: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
         let mut command = Command::new("sh");
         command.arg(self.path().join("run.sh")).args(stages).current_dir(self.path());
-        for variable in ["OUT", "LIMIT", "BACKEND", "OUTCOME", "EXIT", "PRESENT"] {
+        for variable in ["OUT", "LIMIT", "BACKEND", "OUTCOME", "EXIT", "PRESENT", "TABLE", "TABLE_OPTIONS"] {
             command.env_remove(variable);
         }
         let path = format!("{}:/usr/bin:/bin", self.path().join("tools").display());
@@ -149,4 +149,31 @@ fn measurements_run_and_a_stage_that_there_is_not_is_refused() {
     let (code, printed) = bundle.run(&["benches"], &[]);
     assert_eq!(code, 2, "{printed}");
     assert!(printed.contains("there is no stage benches") && printed.contains("OUT=FOLDER"), "{printed}");
+}
+
+/// Pretends to be `gptq`: two backends can use the GPU, one cannot.
+const GPTQ: &str = r#"#!/bin/sh
+case $1 in
+    backends) printf 'fast\n  priority  60\n  on cuda:0  bits 4\n\nold\n  on cuda:0  not usable: too old\n\nplain\n  on cuda:0  all\n' ;;
+    bench) echo "$*" ;;
+esac
+"#;
+
+#[test]
+fn the_table_is_of_all_backends_that_the_gpu_can_run_or_of_those_that_are_named() {
+    let bundle = Bundle::new();
+    bundle.program("bin/gptq", GPTQ);
+    let (code, printed) = bundle.run(&["table"], &[]);
+    assert_eq!(code, 0, "{printed}");
+    assert!(has_row(&printed, &["gptq", "bench", "PASS"]), "{printed}");
+    assert!(
+        printed.contains("--device cuda:0 --backend fast,plain --force --report out/table.json"),
+        "{printed}"
+    );
+
+    let (code, printed) =
+        bundle.run(&["table"], &[("TABLE", "old"), ("TABLE_OPTIONS", "--rows 1 --act-order")]);
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("--backend old --force"), "{printed}");
+    assert!(printed.contains("--plot out/roofline.svg --rows 1 --act-order"), "{printed}");
 }
