@@ -8,20 +8,23 @@ namespace gptq {
 /// Loads under way in a thread.
 constexpr uint32_t kDepth = 8;
 
-/// Calls `use` with every piece of 16 bytes that falls to this thread, and its index, several loads ahead.
+/// Calls `use` with every piece of 16 bytes that falls to this thread, and its index, several loads ahead: also of those
+/// that are left over at the end, which are all there are where little is read.
 template <class Use>
 GPTQ_DEVICE void each_piece(const void* from, uint64_t count, const Use& use) {
     const uint64_t step = uint64_t(gridDim.x) * blockDim.x;
-    uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const char* bytes = static_cast<const char*>(from);
-    for (; at + (kDepth - 1) * step < count; at += kDepth * step) {
+    for (uint64_t at = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; at < count; at += kDepth * step) {
         uint4 pieces[kDepth];
 #pragma unroll
-        for (uint32_t i = 0; i < kDepth; i++) pieces[i] = load_stream(bytes + 16 * (at + i * step));
+        for (uint32_t i = 0; i < kDepth; i++) {
+            if (at + i * step < count) pieces[i] = load_stream(bytes + 16 * (at + i * step));
+        }
 #pragma unroll
-        for (uint32_t i = 0; i < kDepth; i++) use(at + i * step, pieces[i]);
+        for (uint32_t i = 0; i < kDepth; i++) {
+            if (at + i * step < count) use(at + i * step, pieces[i]);
+        }
     }
-    for (; at < count; at += step) use(at, load_stream(bytes + 16 * at));
 }
 
 }  // namespace gptq

@@ -1,13 +1,13 @@
 /* Launch parameters of the kernels that show what a GPU's memory gives: what other kernels are compared with.
  *
- * Any grid will do: threads go round in steps of the whole grid. */
+ * Any grid and any block will do: threads go round in steps of the whole grid. */
 #ifndef GPTQ_LIMITS_PARAMS_H
 #define GPTQ_LIMITS_PARAMS_H
 
 #include <assert.h>
 #include <stdint.h>
 
-/* Threads of a block. */
+/* Threads of a block, at most. */
 #define GPTQ_LIMITS_THREADS 512u
 
 /* gptq_limits_read: reads everything and writes nothing. */

@@ -18,8 +18,9 @@ unsafe impl Params for GptqLimitsReadParams {}
 
 /// A thread reads pieces of 16 bytes.
 const PIECE_BYTES: usize = 16;
-/// Blocks on a multiprocessor that are tried.
-const BLOCKS: [u32; 4] = [1, 2, 3, 4];
+/// What is tried: threads of a block, as parts of the most, and blocks on a multiprocessor.
+const SHAPES: [[u32; 2]; 12] =
+    [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [2, 4], [2, 6], [2, 8], [4, 4], [4, 8], [4, 16]];
 /// Replays of each of them, of which the best counts.
 const TRIES: usize = 3;
 
@@ -64,14 +65,14 @@ impl Reads {
 }
 
 impl Replay {
-    /// Passes over the copies in turn, by the grid that is fastest.
+    /// Passes over the copies in turn, by the shape of blocks and grid that is fastest.
     ///
     /// # Errors
     /// [`Error::Device`](gptq_core::Error::Device).
     pub fn of_reads(reads: &Arc<Reads>, operands: &Operands, calls: usize) -> Result<Self> {
         let mut best: Option<(f64, Self)> = None;
-        for blocks in BLOCKS {
-            let mut replay = Self::of_grid(reads, operands, blocks, calls)?;
+        for shape in SHAPES {
+            let mut replay = Self::of_shape(reads, operands, shape, calls)?;
             let mut seconds = f64::INFINITY;
             for _ in 0..TRIES {
                 seconds = seconds.min(replay.seconds()?);
@@ -82,13 +83,19 @@ impl Replay {
         }
         match best {
             Some((_, replay)) => Ok(replay),
-            None => Self::of_grid(reads, operands, 1, calls),
+            None => Self::of_shape(reads, operands, [1, 1], calls),
         }
     }
 
-    fn of_grid(reads: &Arc<Reads>, operands: &Operands, blocks: u32, calls: usize) -> Result<Self> {
+    fn of_shape(
+        reads: &Arc<Reads>,
+        operands: &Operands,
+        [part, blocks]: [u32; 2],
+        calls: usize,
+    ) -> Result<Self> {
         let gpu = reads.memory.gpu();
-        let grid = Launch::new([gpu.info().multiprocessors * blocks, 1, 1], [GPTQ_LIMITS_THREADS, 1, 1]);
+        let grid =
+            Launch::new([gpu.info().multiprocessors * blocks, 1, 1], [GPTQ_LIMITS_THREADS / part, 1, 1]);
         let replay = Self::record(gpu, CudaStream::new(gpu)?, 0, calls, operands, |number, context, _| {
             let Some((stream, _)) = context.on_device() else { return Ok(()) };
             #[expect(clippy::cast_possible_truncation, reason = "CUDA is for hosts of 64 bits")]
