@@ -1,36 +1,29 @@
 //! The fast path: strips of columns, multiplied by the kernels of an instruction set.
 //!
-//! Few rows of x stream the packed words: each is read once and used at once. For more, a tile of weights is
-//! unpacked into a panel that stays in a core's first-level cache while all rows pass over it.
+//! Few rows of x [`stream`] the packed words: each is read once and used at once. For more, a [`panel`] of weights is
+//! unpacked into a core's first-level cache and stays there while all rows pass over it.
+
+mod panel;
+mod stream;
+mod strip;
 
 use std::ops::Range;
 
 use gptq_core::format::packing::{BLOCK, Pieces, locate, pack_matrix, planes, unpack_row, words_for};
 use gptq_core::format::{ActOrder, GroupIndex, Packing};
-use gptq_core::tensor::{Element, Floats};
 use gptq_core::{Error, LayerInfo, QuantLinear, Result};
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use crate::columns::{Strip, for_each_strip};
-use crate::kernel::{
-    Family, Fused, Isa, MAX_TILE, PANEL_WORDS, RUN_ROWS, Run, Totals, X, X_ROWS, pair_order,
-};
-use crate::x::{Rows, Split, sum_pairs};
+use crate::kernel::{Isa, MAX_X_BLOCK, RUN_ROWS};
+use crate::plain::Plain;
+use crate::x::{Packed, Rows, Slices};
 
-/// The most columns of a strip that streams: rows of packed words are far apart, and a page of each keeps the
-/// processor's prefetchers and its page table buffers content.
-const STREAM_STRIP: usize = 1024;
-/// Rows of words that a streaming kernel asks for ahead of time.
-const AHEAD: usize = 16;
-/// The most columns of a strip that uses panels.
-const PANEL_STRIP: usize = 256;
-/// The most sums of such a strip: half of a core's second-level cache, with room for x.
-const PANEL_SUMS: usize = 64 * PIECE;
-/// Rows of x in one piece, counted in parts: the sums of a strip fit a core's second-level cache.
+use stream::Division;
+
+/// Rows of x in one piece: their sums in a strip of columns fit a core's second-level cache.
 const PIECE: usize = 256;
-/// The most rows of x that stream.
-const STREAM_ROWS: usize = 8;
+/// The most rows of x that stream, in any family.
+const STREAM_ROWS: usize = 40;
 
 /// What the fast path knows of a layer.
 pub(crate) struct Fast {
@@ -106,138 +99,69 @@ impl Fast {
         self.sorted.as_ref().map_or(layer.qweight(), |sorted| &sorted.words)
     }
 
-    /// Room for one piece of x, of whatever dtype.
+    fn rows_of_x(&self, layer: &QuantLinear) -> Rows<'_> {
+        let order = self.sorted.as_ref().map(|sorted| sorted.order.sorted_rows());
+        Rows { k: layer.in_features(), order, run_rows: self.run_rows }
+    }
+
+    /// Room for one piece of x, of whatever dtype, and for the sums of as many rows as stream.
     pub(crate) fn scratch_bytes(&self, layer: &QuantLinear) -> usize {
-        PIECE * self.words_of_row(layer, BLOCK, 1) * size_of::<u32>()
+        let row = self.row_bytes(layer, MAX_X_BLOCK);
+        let streaming =
+            |rows| rows * row + Division::most_floats(layer, self.run_rows, rows) * size_of::<f32>();
+        (1..=STREAM_ROWS).map(streaming).fold(PIECE * row, usize::max)
     }
 
-    /// Words of scratch for a row of x that is split into `parts`.
-    fn words_of_row(&self, layer: &QuantLinear, steps: usize, parts: usize) -> usize {
-        let k = layer.in_features();
-        parts * (k.next_multiple_of(X_ROWS) / BLOCK * steps + k.div_ceil(self.run_rows))
+    /// Bytes of scratch for a row of x.
+    fn row_bytes(&self, layer: &QuantLinear, x_block: usize) -> usize {
+        self.rows_of_x(layer).words(x_block) * size_of::<u32>()
     }
 
-    pub(crate) fn forward<T: Split>(
+    pub(crate) fn forward<T: Slices>(
         &self,
         layer: &QuantLinear,
-        family: &Family,
+        isa: Isa,
         x: &[T],
         out: &mut [T],
         scratch: &mut [u8],
     ) -> Result<()> {
         let (k, n) = (layer.in_features(), layer.out_features());
-        let parts = if family.steps == BLOCK { 1 } else { T::PARTS };
-        let words_of_row = self.words_of_row(layer, family.steps, parts);
-        let scratch: &mut [u32] = bytemuck::cast_slice_mut(scratch);
-        let rows_that_fit = (scratch.len() / words_of_row).min(PIECE / parts);
+        let needed = self.row_bytes(layer, MAX_X_BLOCK);
+        let rows_that_fit = (scratch.len() / needed).min(PIECE);
         if rows_that_fit == 0 {
-            return Err(Error::ScratchTooSmall {
-                layer: layer.name().to_owned(),
-                found: size_of_val(scratch),
-                needed: words_of_row * size_of::<u32>(),
-            });
+            let (layer, found) = (layer.name().to_owned(), scratch.len());
+            return Err(Error::ScratchTooSmall { layer, found, needed });
         }
         for (x, out) in x.chunks(rows_that_fit * k).zip(out.chunks_mut(rows_that_fit * n)) {
-            let rows = x.len() / k * parts;
-            let runs = k.div_ceil(self.run_rows);
-            let (words, rest) =
-                scratch.split_at_mut(k.next_multiple_of(X_ROWS) / BLOCK * family.steps * rows);
-            let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut rest[..runs * rows]);
-            let order = self.sorted.as_ref().map(|sorted| sorted.order.sorted_rows());
-            let order = Rows { k, order };
-            if family.steps == BLOCK {
-                order.pack_floats(x, words);
-            } else {
-                order.pack_pairs(x, &pair_order(self.format), words);
-                if !layer.info().symmetric {
-                    sum_pairs(words, rows, k, self.run_rows, sums);
+            let rows = x.len() / k;
+            let Some(families) = isa.families(T::DTYPE, self.format, rows) else {
+                Plain { layer }.forward(x, out, scratch)?;
+                continue;
+            };
+            let scratch: &mut [u32] = bytemuck::cast_slice_mut(&mut *scratch);
+            let (packed, rest) = scratch.split_at_mut(rows * self.rows_of_x(layer).words(MAX_X_BLOCK));
+            let x = self.rows_of_x(layer).pack(families, self.format, x, packed);
+            let piece = Piece { fast: self, layer, x };
+            let division = Division::of(layer, self.run_rows, rows, rayon::current_num_threads());
+            match x.family.fused(self.format, rows) {
+                Some(fused) if division.floats() <= rest.len() => {
+                    piece.stream(fused, &division, out, bytemuck::cast_slice_mut(rest));
                 }
-            }
-            let fused = if rows <= STREAM_ROWS { family.fused(self.format, rows) } else { None };
-            let piece = Piece { fast: self, layer, family, parts, rows, words, sums };
-            match fused {
-                Some(fused) => {
-                    let threads = rayon::current_num_threads();
-                    // Whole rounds of all threads, so that none waits for another's last strip.
-                    let strips = n.div_ceil(MAX_TILE).div_ceil(STREAM_STRIP / MAX_TILE);
-                    let strips = strips.next_multiple_of(threads).min(n.div_ceil(MAX_TILE));
-                    for_each_strip(out, n, MAX_TILE, strips, |strip| piece.stream(fused, strip));
-                }
-                None => {
-                    let width = (PANEL_SUMS / rows / MAX_TILE * MAX_TILE).min(PANEL_STRIP);
-                    let strips = n.div_ceil(width);
-                    for_each_strip(out, n, MAX_TILE, strips, |strip| piece.multiply(strip));
-                }
+                _ => piece.multiply(out),
             }
         }
         Ok(())
     }
 }
 
-/// A piece of x, packed, and all that a strip needs beside it.
+/// A piece of x, packed, and all that a strip of columns needs beside it.
 struct Piece<'a> {
     fast: &'a Fast,
     layer: &'a QuantLinear,
-    family: &'a Family,
-    /// Parts of a row of x.
-    parts: usize,
-    /// Rows of x times parts.
-    rows: usize,
-    words: &'a [u32],
-    sums: &'a [f32],
+    x: Packed<'a>,
 }
 
 impl Piece<'_> {
-    fn stream<T: Element>(&self, fused: Fused, strip: Strip<'_, T>) {
-        let mut totals = [0.0f32; STREAM_STRIP * STREAM_ROWS];
-        let mut columns = StripColumns::<STREAM_STRIP>::new(self, strip.columns());
-        let whole = columns.width() / fused.tile * fused.tile;
-        let mut tail = Tail::new();
-        for run in 0..self.runs() {
-            columns.enter(run);
-            let x = self.x(run, 0..self.rows);
-            let words = columns.run(run);
-            if whole > 0 {
-                let totals = Totals { values: &mut totals, stride: STREAM_STRIP };
-                fused.run(&words.narrow(0..whole), x, totals);
-            }
-            if whole < columns.width() {
-                let run = tail.copy(&words, whole..columns.width(), fused.tile);
-                fused.run(&run, x, Totals { values: &mut totals[whole..], stride: STREAM_STRIP });
-            }
-        }
-        self.write(&totals, STREAM_STRIP, strip);
-    }
-
-    fn multiply<T: Element>(&self, strip: Strip<'_, T>) {
-        let mut totals = [0.0f32; PANEL_SUMS];
-        let stride = (PANEL_SUMS / self.rows).min(PANEL_STRIP);
-        let mut panel = [0u32; PANEL_WORDS];
-        let mut columns = StripColumns::<PANEL_STRIP>::new(self, strip.columns());
-        let mut tail = Tail::new();
-        let tile = self.family.tile;
-        // Calls of about equal size: few rows leave a kernel waiting for its own sums.
-        let step = self.rows.div_ceil(self.rows.div_ceil(self.family.rows));
-        for run in 0..self.runs() {
-            columns.enter(run);
-            let words = columns.run(run);
-            for first in (0..columns.width()).step_by(tile) {
-                let words = match columns.width() - first {
-                    rest if rest < tile => tail.copy(&words, first..first + rest, tile),
-                    _ => words.narrow(first..first + tile),
-                };
-                self.family.unpack(self.fast.format, &words, &mut panel);
-                for row in (0..self.rows).step_by(step) {
-                    let rows = row..self.rows.min(row + step);
-                    let values = &mut totals[row * stride + first..];
-                    let totals = Totals { values, stride };
-                    self.family.multiply(rows.len(), &words, &panel, self.x(run, rows), totals);
-                }
-            }
-        }
-        self.write(&totals, stride, strip);
-    }
-
     fn runs(&self) -> usize {
         self.layer.in_features().div_ceil(self.fast.run_rows)
     }
@@ -246,154 +170,5 @@ impl Piece<'_> {
     fn rows_of_run(&self, run: usize) -> Range<usize> {
         let first = run * self.fast.run_rows;
         first..self.layer.in_features().min(first + self.fast.run_rows)
-    }
-
-    /// The rows of x for one kernel call.
-    fn x(&self, run: usize, rows: Range<usize>) -> X<'_> {
-        let first = self.rows_of_run(run).start;
-        let width = X_ROWS / BLOCK * self.family.steps;
-        let chunk = first / X_ROWS * width * self.rows;
-        let start = first % X_ROWS / BLOCK * self.family.steps;
-        X {
-            words: &self.words[chunk + rows.start * width + start..chunk + rows.end * width],
-            sums: &self.sums[run * self.rows..][rows],
-        }
-    }
-
-    /// Adds up the parts, adds the bias, and narrows to the dtype of the output.
-    fn write<T: Element>(&self, totals: &[f32], stride: usize, mut strip: Strip<'_, T>) {
-        let columns = strip.columns();
-        let mut bias = [0.0f32; STREAM_STRIP];
-        if let Some(values) = self.layer.bias() {
-            values.read(columns.clone(), &mut bias[..columns.len()]);
-        }
-        let mut sums = [0.0f32; STREAM_STRIP];
-        for (row, parts) in totals.chunks(stride * self.parts).take(self.rows / self.parts).enumerate() {
-            sums[..columns.len()].copy_from_slice(&bias[..columns.len()]);
-            for part in parts.chunks(stride) {
-                for (sum, part) in sums.iter_mut().zip(part) {
-                    *sum += part;
-                }
-            }
-            for (out, sum) in strip.row(row).iter_mut().zip(&sums) {
-                *out = T::narrow(*sum);
-            }
-        }
-    }
-}
-
-/// The scales and zero points of a strip of columns, for the group entered last.
-struct StripColumns<'a, const MAX: usize> {
-    piece: &'a Piece<'a>,
-    columns: Range<usize>,
-    scales: [f32; MAX],
-    offsets: [f32; MAX],
-}
-
-impl<'a, const MAX: usize> StripColumns<'a, MAX> {
-    fn new(piece: &'a Piece<'a>, columns: Range<usize>) -> Self {
-        Self { piece, columns, scales: [0.0; MAX], offsets: [0.0; MAX] }
-    }
-
-    fn width(&self) -> usize {
-        self.columns.len()
-    }
-
-    /// Reads scales and zero points where `run` is the first of a group.
-    fn enter(&mut self, run: usize) {
-        let Piece { fast, layer, .. } = self.piece;
-        if !run.is_multiple_of(fast.runs_of_group) {
-            return;
-        }
-        let group = run / fast.runs_of_group;
-        let first = group * layer.out_features();
-        let Range { start, end } = self.columns;
-        widen(layer.scales(), first + start..first + end, &mut self.scales);
-        if !layer.info().symmetric {
-            let mut zeros = [0u8; MAX];
-            let zeros = &mut zeros[..end - start];
-            layer.zeros().unpack_group(group, start..end, zeros);
-            let middle = layer.info().bits.symmetric_zero() as f32;
-            for (offset, zero) in self.offsets.iter_mut().zip(zeros) {
-                *offset = f32::from(*zero) - middle;
-            }
-        }
-    }
-
-    fn run(&self, run: usize) -> Run<'_> {
-        let Piece { fast, layer, .. } = self.piece;
-        let (n, bits) = (layer.out_features(), layer.info().bits.get());
-        let rows = self.piece.rows_of_run(run);
-        let first = rows.start / BLOCK * bits * n + self.columns.start;
-        let columns = self.width();
-        Run {
-            words: &fast.words(layer)[first..],
-            stride: n,
-            blocks: rows.len() / BLOCK,
-            columns,
-            scales: &self.scales[..columns],
-            offsets: if layer.info().symmetric { &[] } else { &self.offsets[..columns] },
-            ahead: AHEAD,
-            bits,
-            pieces: &fast.pieces,
-        }
-    }
-}
-
-/// Columns that do not fill a tile, copied to where they do. The columns that fill it up have scale 0.
-struct Tail {
-    words: [u32; RUN_ROWS / BLOCK * 8 * MAX_TILE],
-    scales: [f32; MAX_TILE],
-    offsets: [f32; MAX_TILE],
-}
-
-impl Tail {
-    fn new() -> Self {
-        Self {
-            words: [0; RUN_ROWS / BLOCK * 8 * MAX_TILE],
-            scales: [0.0; MAX_TILE],
-            offsets: [0.0; MAX_TILE],
-        }
-    }
-
-    fn copy<'a>(&'a mut self, run: &Run<'a>, columns: Range<usize>, tile: usize) -> Run<'a> {
-        let width = columns.len();
-        for (to, row) in self.words.chunks_exact_mut(tile).zip(0..run.blocks * run.bits) {
-            to[..width].copy_from_slice(&run.words[row * run.stride..][columns.clone()]);
-        }
-        self.scales[..width].copy_from_slice(&run.scales[columns.clone()]);
-        if !run.offsets.is_empty() {
-            self.offsets[..width].copy_from_slice(&run.offsets[columns]);
-        }
-        Run {
-            words: &self.words,
-            stride: tile,
-            columns: tile,
-            scales: &self.scales[..tile],
-            offsets: if run.offsets.is_empty() { &[] } else { &self.offsets[..tile] },
-            ..*run
-        }
-    }
-}
-
-impl<'a> Run<'a> {
-    /// Some of its columns.
-    fn narrow(&self, columns: Range<usize>) -> Run<'a> {
-        Run {
-            words: &self.words[columns.start..],
-            columns: columns.len(),
-            scales: &self.scales[columns.clone()],
-            offsets: if self.offsets.is_empty() { &[] } else { &self.offsets[columns] },
-            ..*self
-        }
-    }
-}
-
-/// `Floats::read` with the conversion of a whole slice, which uses what the processor has.
-fn widen(floats: &Floats, range: Range<usize>, out: &mut [f32]) {
-    let out = &mut out[..range.len()];
-    match floats {
-        Floats::F16(values) => values[range].convert_to_f32_slice(out),
-        other => other.read(range, out),
     }
 }

@@ -30,18 +30,23 @@
 //!
 //! # Design, and its price
 //!
-//! - **Kernels are chosen when a model is opened**, by what the processor has: AVX-512 with BF16, AVX2 with FMA, or
-//!   plain code. The option `torch.isa` overrides the choice. Elsewhere than on x86-64 there is only plain code.
-//! - **Nothing is repacked.** Codes are read where the checkpoint maps them. Up to eight rows of x stream each word
+//! - **Kernels are chosen when a model is opened**, by what the processor has: AVX-512 with VBMI and VNNI (and BF16, if it
+//!   is there), AVX2 with FMA, or plain code. The option `torch.isa` overrides the choice. Elsewhere than on x86-64 there
+//!   is only plain code.
+//! - **Nothing is repacked.** Codes are read where the checkpoint maps them. Up to some thirty rows of x stream each word
 //!   once; for more, a tile of weights is unpacked into a core's cache and multiplied with all of them. The price:
 //!   every call unpacks again.
 //! - **Act-order layers are the exception.** They keep a copy of their words in the order of groups, about as large as
 //!   the layer and reported as such. `torch.sorted_copy=false` does without it, and then such layers take the plain
 //!   path.
-//! - **Weights are multiplied unscaled.** `code - zero` is a small integer and exact in bf16 and f32. A run of at most
-//!   128 products is summed in f32 and scaled once, so nothing of a weight is lost and the error does not grow
-//!   with K. x in bf16 is exact; x in f16 is split into two bf16 values whose sum it is.
-//! - **The same bits on any number of threads.** Threads divide columns, never rows.
+//! - **Weights are multiplied unscaled.** `code - zero` is a small integer and exact in bf16, in f32 and in a byte. A run
+//!   of at most 128 products is summed and scaled once, so nothing of a weight is lost and the error does not grow with K.
+//! - **x in bf16 is exact. x in f32 and f16 is exact with AVX2, and rounded to 24 bits with AVX-512**: to multiples of one
+//!   unit in a run of 128 rows, of which the largest of them takes 24 bits. Then integers are multiplied, which is a
+//!   third faster than f32, and summed exactly. What is rounded away is as much as one addition in f32 rounds. Where x is
+//!   infinite or no number, or all of a run is smaller than 2^-103, it is multiplied in f32.
+//! - **The same bits on any number of threads.** What is added up in which order depends on the layer and the number of
+//!   rows, never on who did it.
 //!
 //! - **On a GPU the packed words lie in its memory as files hold them.** A few rows of x are multiplied from them; for more,
 //!   panels of the dense matrix are written and handed to cuBLASLt, rounded to x's type. The price: one rounding of the
@@ -50,7 +55,6 @@
 //! Groups that are no multiple of 32 rows take the plain path.
 
 mod backend;
-mod columns;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod fast;
@@ -58,6 +62,7 @@ mod kernel;
 pub mod limits;
 mod linear;
 mod plain;
+mod tasks;
 mod x;
 
 use gptq_core::backend::{

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use crate::fast::Fast;
 use crate::kernel::Isa;
 use crate::plain::Plain;
-use crate::x::Split;
+use crate::x::Slices;
 
 /// A layer that runs from its packed words.
 pub(crate) struct TorchLinear {
@@ -31,10 +31,10 @@ impl TorchLinear {
         }
     }
 
-    fn forward_as<T: Split>(&self, x: &[T], out: &mut [T], scratch: &mut [u8]) -> Result<()> {
-        match (&self.fast, self.isa.family(T::DTYPE)) {
-            (Some(fast), Some(family)) => fast.forward(&self.layer, family, x, out, scratch),
-            _ => Plain { layer: &self.layer }.forward(x, out, scratch),
+    fn forward_as<T: Slices>(&self, x: &[T], out: &mut [T], scratch: &mut [u8]) -> Result<()> {
+        match &self.fast {
+            Some(fast) => fast.forward(&self.layer, self.isa, x, out, scratch),
+            None => Plain { layer: &self.layer }.forward(x, out, scratch),
         }
     }
 }

@@ -101,7 +101,11 @@ fn forward<T: Element>(layer: &QuantLinear, isa: Isa, x: &[T], rows: usize) -> V
 
 fn check<T: Element>(layer: &QuantLinear, rows: usize, bound: f64) {
     let mut random = Random(rows as u64);
-    let x: Vec<T> = (0..rows * layer.in_features()).map(|_| T::narrow(random.float())).collect();
+    check_x::<T>(layer, rows, bound, |_| random.float());
+}
+
+fn check_x<T: Element>(layer: &QuantLinear, rows: usize, bound: f64, x: impl FnMut(usize) -> f32) {
+    let x: Vec<T> = (0..rows * layer.in_features()).map(x).map(T::narrow).collect();
     let wide: Vec<f32> = x.iter().map(|x| x.widen()).collect();
     let expected = forward::<f32>(layer, Isa::Plain, &wide, rows);
     let norm = expected.iter().map(|e| f64::from(*e).powi(2)).sum::<f64>().sqrt();
@@ -156,7 +160,7 @@ fn cases() -> Vec<Case> {
 fn every_kernel_agrees_with_the_plain_path() {
     for case in cases() {
         let layer = layer(case);
-        for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25] {
+        for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25, 32, 40, 41] {
             check::<f32>(&layer, rows, 4e-7);
             check::<f16>(&layer, rows, 3e-4);
             check::<bf16>(&layer, rows, 2.5e-3);
@@ -171,5 +175,72 @@ fn more_rows_than_a_piece_are_run_in_pieces() {
         check::<f32>(&layer, rows, 4e-7);
         check::<f16>(&layer, rows, 3e-4);
         check::<bf16>(&layer, rows, 2.5e-3);
+    }
+}
+
+#[test]
+fn x_of_any_size_is_multiplied_with_the_same_accuracy() {
+    for case in
+        [cases()[0], Case { bits: Bits::EIGHT, ..cases()[0] }, Case { bits: Bits::THREE, ..cases()[0] }]
+    {
+        let layer = layer(case);
+        for rows in [1, 9, 45] {
+            let mut random = Random(7);
+            for size in [1e-37, 1e-33, 1e-29, 1e-3, 3e4, 1e30] {
+                check_x::<f32>(&layer, rows, 6e-7, |_| size * random.float());
+            }
+            // One value that is far larger than the others, all of one sign, nothing, and the largest of a power of two.
+            check_x::<f32>(&layer, rows, 6e-7, |i| if i % 100 == 7 { 3e4 } else { random.float() });
+            check_x::<f32>(&layer, rows, 6e-7, |_| 1.0 + 0.01 * random.float());
+            check_x::<f32>(&layer, rows, 6e-7, |i| if i % 256 < 128 { 0.0 } else { random.float() });
+            check_x::<f32>(&layer, rows, 6e-7, |i| if i % 2 == 0 { 1.999_999_9 } else { -1.999_999_9 });
+        }
+    }
+}
+
+#[test]
+fn x_that_is_not_finite_spoils_its_own_row_and_no_other() {
+    let layer = layer(cases()[0]);
+    let (k, n) = (layer.in_features(), layer.out_features());
+    for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+        for rows in [2, 11, 50] {
+            let mut random = Random(3);
+            let mut x: Vec<f32> = (0..rows * k).map(|_| random.float()).collect();
+            x[k + 5] = bad;
+            for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.is_available()) {
+                let out = forward::<f32>(&layer, isa, &x, rows);
+                let finite: Vec<usize> =
+                    (0..rows).filter(|row| out[row * n..][..n].iter().all(|y| y.is_finite())).collect();
+                assert!(out[n..2 * n].iter().all(|y| !y.is_finite()), "{isa}, {bad}");
+                assert_eq!(finite.len(), rows - 1, "{isa}, {bad}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bits_of_a_result_do_not_depend_on_the_number_of_threads() {
+    for case in
+        [Case { k: 2048, n: 1000, ..cases()[0] }, Case { k: 512, n: 5000, symmetric: true, ..cases()[0] }]
+    {
+        let layer = layer(case);
+        for rows in [1, 3, 8, 30, 70] {
+            let mut random = Random(5);
+            let x: Vec<f32> = (0..rows * case.k).map(|_| random.float()).collect();
+            let x16: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
+            let on = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let bits = |out: Vec<f32>| out.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+                let isa = Isa::detect();
+                pool.install(|| {
+                    (
+                        bits(forward::<f32>(&layer, isa, &x, rows)),
+                        bits(forward::<bf16>(&layer, isa, &x16, rows)),
+                    )
+                })
+            };
+            let one = on(1);
+            assert!([2, 3, 8].into_iter().all(|threads| on(threads) == one), "{case:?}, {rows} rows");
+        }
     }
 }

@@ -7,15 +7,22 @@
 use std::arch::x86_64::*;
 
 use gptq_core::format::packing::{BLOCK, Pieces};
+use half::slice::HalfFloatSliceExt;
 
 use super::simd::{self, Simd};
-use super::{Family, Fused, Multiply, Run, Totals, Unpack, X};
+use super::{Family, Fuse, Multiply, Run, RunOfX, Totals, Unpack, X};
 
 /// Weights in f32.
 pub(super) static FLOATS: Family = Family {
-    steps: 32,
+    steps: Floats::STEPS,
+    x_block: Floats::X_BLOCK,
     tile: 16,
     rows: 6,
+    widen: |from, to| from.convert_to_f32_slice(to),
+    pack: |_| floats_pack,
+    stream_rows: 12,
+    fused_rows: 6,
+    lanes: 8,
     fused: floats_fused,
     unpack: floats_unpack,
     multiply: floats_multiply,
@@ -45,12 +52,30 @@ unsafe fn centred(codes: __m256i, bits: usize) -> __m256 {
     _mm256_cvtepi32_ps(_mm256_sub_epi32(codes, middle))
 }
 
+/// x as it is.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn floats_pack(values: &[f32], words: &mut [u32], run: &mut RunOfX) -> bool {
+    let mut sums = [0.0f32; 8];
+    for (values, words) in values.chunks_exact(8).zip(words.chunks_exact_mut(8)) {
+        for ((word, value), sum) in words.iter_mut().zip(values).zip(&mut sums) {
+            *word = value.to_bits();
+            *sum += value;
+        }
+    }
+    *run = RunOfX { sum: sums.iter().sum(), unit: 1.0, starts: [0; 3] };
+    true
+}
+
 impl Simd for Floats {
     const LANES: usize = 8;
     const STEPS: usize = 32;
-    const BYTE_PLANES: usize = 1;
+    const X_STEP: usize = 1;
+    const X_BLOCK: usize = 32;
+    const UNITS: bool = false;
     type Weight = __m256;
+    type X = __m256;
     type Sum = __m256;
+    type Float = __m256;
 
     #[inline(always)]
     unsafe fn step<const BITS: usize, const STEP: usize>(from: *const u32, stride: usize) -> __m256 {
@@ -62,13 +87,6 @@ impl Simd for Floats {
             codes = _mm256_or_si256(codes, shift_left(rest, 32 - shift));
         }
         centred(_mm256_and_si256(codes, _mm256_set1_epi32((1 << BITS) - 1)), BITS)
-    }
-
-    quad!(__m256);
-
-    #[inline(always)]
-    unsafe fn plane<const BITS: usize, const STEP: usize>(from: *const u32, stride: usize) -> __m256 {
-        Self::step::<BITS, STEP>(from, stride)
     }
 
     #[inline(always)]
@@ -89,12 +107,12 @@ impl Simd for Floats {
     }
 
     #[inline(always)]
-    unsafe fn center(weight: __m256, offset: __m256) -> __m256 {
-        _mm256_sub_ps(weight, offset)
+    unsafe fn start(_block: *const u32) -> __m256 {
+        _mm256_setzero_ps()
     }
     #[inline(always)]
-    unsafe fn correct(sum: __m256, _offset: __m256, _x_sum: f32) -> __m256 {
-        sum
+    unsafe fn start_run(_run: &RunOfX) -> __m256 {
+        _mm256_setzero_ps()
     }
     #[inline(always)]
     unsafe fn broadcast(x: *const u32) -> __m256 {
@@ -113,20 +131,36 @@ impl Simd for Floats {
         _mm256_storeu_ps(to.cast(), weight);
     }
     #[inline(always)]
-    unsafe fn zero() -> __m256 {
-        _mm256_setzero_ps()
+    unsafe fn settle(sum: __m256) -> __m256 {
+        sum
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> __m256 {
         _mm256_loadu_ps(from)
     }
     #[inline(always)]
-    unsafe fn store(to: *mut f32, sum: __m256) {
-        _mm256_storeu_ps(to, sum);
+    unsafe fn store(to: *mut f32, value: __m256) {
+        _mm256_storeu_ps(to, value);
     }
     #[inline(always)]
-    unsafe fn scale_add(total: __m256, scale: __m256, sum: __m256) -> __m256 {
-        _mm256_fmadd_ps(scale, sum, total)
+    unsafe fn splat(value: f32) -> __m256 {
+        _mm256_set1_ps(value)
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        _mm256_add_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn multiply(a: __m256, b: __m256) -> __m256 {
+        _mm256_mul_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn add_product(a: __m256, b: __m256, c: __m256) -> __m256 {
+        _mm256_fmadd_ps(b, c, a)
+    }
+    #[inline(always)]
+    unsafe fn less_product(a: __m256, b: __m256, c: __m256) -> __m256 {
+        _mm256_fnmadd_ps(b, c, a)
     }
     #[inline(always)]
     unsafe fn prefetch(address: *const u32) {
@@ -136,7 +170,8 @@ impl Simd for Floats {
 
 instances! {
     "avx2,fma", Floats: floats_fused, floats_unpack, floats_multiply;
-    fused [1 x 8 2, 2 x 4 2, 3 x 2 2, 4 x 2 2, 5 x 2 2, 6 x 2 2];
+    bits [2 3 4 8];
+    fused [1 x 4, 2 x 4, 3 x 2, 4 x 2, 5 x 2, 6 x 2];
     tile [2];
     rows [1 2 3 4 5] 6
 }

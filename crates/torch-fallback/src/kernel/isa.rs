@@ -14,9 +14,13 @@ pub(crate) enum Isa {
     Plain,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW and BF16.
+    /// AVX-512 F, BW, VBMI and VNNI; BF16 too where the processor has it.
     Avx512,
 }
+
+/// The most rows of x in bf16 for which codes of 8 bits are multiplied as bytes.
+#[cfg(target_arch = "x86_64")]
+const ROWS_OF_BYTES: usize = 8;
 
 impl Isa {
     /// The best that this processor has.
@@ -38,7 +42,8 @@ impl Isa {
                 Self::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512vbmi")
+                    && is_x86_feature_detected!("avx512vnni")
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -47,27 +52,43 @@ impl Isa {
         }
     }
 
-    /// The kernels for x of a dtype. `None` where there are none but the plain ones, or the processor has not what
-    /// they need.
-    pub(crate) fn family(self, x: DType) -> Option<&'static Family> {
+    /// The kernels for `rows` rows of x of a dtype with codes of `bits` bits (0 for a format that is read by its pieces).
+    /// `None` where there are none but the plain ones, or the processor has not what they need.
+    pub(crate) fn families(self, x: DType, bits: usize, rows: usize) -> Option<Families> {
         if !self.is_available() {
             return None;
         }
         #[cfg(target_arch = "x86_64")]
-        match self {
-            Self::Plain => None,
-            Self::Avx2 => Some(&super::avx2::FLOATS),
-            Self::Avx512 => Some(match x {
-                DType::F32 => &super::avx512::FLOATS,
-                DType::F16 | DType::BF16 => &super::avx512::PAIRS,
-            }),
+        {
+            use super::avx2::FLOATS;
+            use super::avx512::{BYTES, PAIRS};
+            let bf16 = is_x86_feature_detected!("avx512bf16");
+            // Bytes are multiplied as they stand in the words; as bf16 they would have to be put together.
+            let bytes_are_fewer = bits == 8 && rows <= ROWS_OF_BYTES;
+            match self {
+                Self::Plain => None,
+                Self::Avx2 => Some(Families { first: &FLOATS, otherwise: &FLOATS }),
+                Self::Avx512 if x == DType::BF16 && bf16 && !bytes_are_fewer => {
+                    Some(Families { first: &PAIRS, otherwise: &PAIRS })
+                }
+                Self::Avx512 => Some(Families { first: &BYTES, otherwise: &FLOATS }),
+            }
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _ = x;
+            let _ = (x, bits, rows);
             None
         }
     }
+}
+
+/// How a call is multiplied.
+#[derive(Clone, Copy)]
+pub(crate) struct Families {
+    /// What is fastest.
+    pub(crate) first: &'static Family,
+    /// What takes x that the first cannot pack.
+    pub(crate) otherwise: &'static Family,
 }
 
 impl fmt::Display for Isa {

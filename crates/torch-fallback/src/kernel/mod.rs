@@ -1,8 +1,8 @@
 //! The inner kernels, and which of them a processor runs.
 //!
-//! A [`Family`] is one way of multiplying: weights in f32, or in pairs of bf16. Its kernels work on a [`Run`]: at
-//! most [`RUN_ROWS`] rows of one group in a strip of columns. They sum `x · (code - zero)` within the run, scale
-//! the sum once, and add it to the totals of the strip, all in f32. Summing in two levels keeps the error of an
+//! A [`Family`] is one way of multiplying: weights in f32, in pairs of bf16, or in quadruples of bytes. Its kernels work
+//! on a [`Run`]: at most [`RUN_ROWS`] rows of one group in a strip of columns. They sum `x · (code - zero)` within the
+//! run, scale the sum once, and add it to the totals of the strip in f32. Summing in two levels keeps the error of an
 //! f32 sum near that of its parts, whatever K is (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
 //!
 //! Codes are centred on `2^(bits - 1)`, the zero point of a symmetric layer. What a zero point differs from that
@@ -13,33 +13,29 @@
 macro_rules! instances {
     (
         $features:literal, $simd:ident: $fused:ident, $unpack:ident, $multiply:ident;
-        fused [$($rows:literal x $vectors:literal $narrow:literal),*];
+        bits [$($bits:literal)*];
+        fused [$($rows:literal x $vectors:literal),*];
         tile [$tile:literal];
         rows [$($panel_rows:literal)*] $most_rows:literal
     ) => {
-        fn $fused(bits: usize, rows: usize) -> Option<Fused> {
+        fn $fused(bits: usize, rows: usize) -> Option<Fuse> {
             #[target_feature(enable = $features)]
-            unsafe fn kernel<const BITS: usize, const MR: usize, const NV: usize, const NARROW: usize>(
+            unsafe fn kernel<const BITS: usize, const MR: usize, const NV: usize>(
                 run: &Run<'_>,
+                block: usize,
                 x: X<'_>,
                 totals: Totals<'_>,
             ) {
-                simd::fused::<$simd, BITS, MR, NV, NARROW>(run, x, totals);
+                simd::fused::<$simd, BITS, MR, NV>(run, block, x, totals);
             }
-            fn by_rows<const BITS: usize>(rows: usize) -> Option<Fused> {
+            fn by_rows<const BITS: usize>(rows: usize) -> Option<Fuse> {
                 match rows {
-                    $($rows => Some(Fused {
-                        tile: $narrow * $simd::LANES,
-                        run: kernel::<BITS, $rows, $vectors, $narrow>,
-                    }),)*
+                    $($rows => Some(kernel::<BITS, $rows, $vectors>),)*
                     _ => None,
                 }
             }
             match bits {
-                2 => by_rows::<2>(rows),
-                3 => by_rows::<3>(rows),
-                4 => by_rows::<4>(rows),
-                8 => by_rows::<8>(rows),
+                $($bits => by_rows::<$bits>(rows),)*
                 _ => None,
             }
         }
@@ -71,39 +67,6 @@ macro_rules! instances {
     };
 }
 
-/// [`simd::Simd::quad`] from `step`: `FIRST + 1` is no constant that a function could pass on.
-#[cfg(target_arch = "x86_64")]
-macro_rules! quad {
-    ($weight:ty) => {
-        #[inline(always)]
-        unsafe fn quad<const BITS: usize, const FIRST: usize>(
-            from: *const u32,
-            stride: usize,
-        ) -> [$weight; 4] {
-            macro_rules! four {
-                ($step:literal) => {
-                    [
-                        Self::plane::<BITS, $step>(from, stride),
-                        Self::plane::<BITS, { $step + 1 }>(from, stride),
-                        Self::plane::<BITS, { $step + 2 }>(from, stride),
-                        Self::plane::<BITS, { $step + 3 }>(from, stride),
-                    ]
-                };
-            }
-            match FIRST {
-                0 => four!(0),
-                4 => four!(4),
-                8 => four!(8),
-                12 => four!(12),
-                16 => four!(16),
-                20 => four!(20),
-                24 => four!(24),
-                _ => four!(28),
-            }
-        }
-    };
-}
-
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -112,19 +75,27 @@ mod isa;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 
-use gptq_core::format::packing::{BLOCK, Pieces};
+use std::ops::Range;
 
-pub(crate) use isa::Isa;
+use bytemuck::{Pod, Zeroable};
+use gptq_core::format::packing::{BLOCK, Pieces};
+use half::f16;
+
+pub(crate) use isa::{Families, Isa};
 
 /// The most rows that are summed before the sum is scaled.
 pub(crate) const RUN_ROWS: usize = 128;
 /// Rows of a layer that stand together in a packed row of x: a constant, so that kernels find the rows of x at
 /// constant distances.
 pub(crate) const X_ROWS: usize = 128;
-/// The widest tile, in columns.
-pub(crate) const MAX_TILE: usize = 64;
-/// Words in the largest panel: a run of f32 weights, 32 columns wide.
-pub(crate) const PANEL_WORDS: usize = RUN_ROWS * 32;
+/// The widest vector, in columns.
+pub(crate) const MAX_LANES: usize = 16;
+/// The widest panel, in columns.
+pub(crate) const MAX_TILE: usize = 32;
+/// Words in a panel: two thirds of a first-level cache, and more than any tile of a run takes.
+pub(crate) const PANEL_WORDS: usize = 8 << 10;
+/// The most words of x in a block of 32 rows: f32 values.
+pub(crate) const MAX_X_BLOCK: usize = BLOCK;
 
 /// A run of rows of one group, in a strip of columns.
 #[derive(Clone, Copy)]
@@ -141,16 +112,24 @@ pub(crate) struct Run<'a> {
     pub(crate) scales: &'a [f32],
     /// One for each column: `zero - 2^(bits - 1)`. Empty where all are 0.
     pub(crate) offsets: &'a [f32],
-    /// How many rows of words ahead a kernel asks for. Words of one column lie far apart, where no hardware looks
-    /// ahead.
-    pub(crate) ahead: usize,
     /// The width of a code.
     pub(crate) bits: usize,
     /// Where the codes of a block stand.
     pub(crate) pieces: &'a [Pieces; BLOCK],
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// Some of its columns.
+    pub(crate) fn narrow(&self, columns: Range<usize>) -> Run<'a> {
+        Run {
+            words: &self.words[columns.start..],
+            columns: columns.len(),
+            scales: &self.scales[columns.clone()],
+            offsets: if self.offsets.is_empty() { &[] } else { &self.offsets[columns] },
+            ..*self
+        }
+    }
+
     /// What every pointer that a kernel makes of this run rests on.
     fn check(&self, tile: usize, block_words: usize) {
         let rows = self.blocks * block_words;
@@ -166,69 +145,152 @@ impl Run<'_> {
 /// Some rows of x in the order in which a kernel reads them.
 #[derive(Clone, Copy)]
 pub(crate) struct X<'a> {
-    /// `[rows, steps of X_ROWS]`, from the run's first step on: an f32, or a pair of bf16.
+    /// `[rows, X_ROWS / 32 blocks]`, from the run's first block on, each of as many words as the family says.
     pub(crate) words: &'a [u32],
-    /// The sum of each row over the run; read only where there are offsets.
-    pub(crate) sums: &'a [f32],
+    /// Words between two rows.
+    pub(crate) stride: usize,
+    /// One for each row.
+    pub(crate) runs: &'a [RunOfX],
+}
+
+/// What holds for a row of x in a whole run.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct RunOfX {
+    /// Its sum, in units.
+    pub(crate) sum: f32,
+    /// What the numbers of this run are multiples of: 1 where they are x itself.
+    pub(crate) unit: f32,
+    /// What sums start from, where a family does not centre its codes: see [`simd::Simd::start_run`].
+    pub(crate) starts: [i32; 3],
 }
 
 impl X<'_> {
-    fn check(&self, blocks: usize, steps: usize, rows: usize) {
+    /// The rows from `row` on.
+    fn from(self, row: usize) -> Self {
+        let words = row * self.stride;
+        Self { words: &self.words[words..], runs: &self.runs[row..], ..self }
+    }
+
+    fn check(&self, blocks: usize, words_of_block: usize, rows: usize) {
         assert!(
-            blocks * BLOCK <= X_ROWS && self.words.len() >= ((rows - 1) * (X_ROWS / BLOCK) + blocks) * steps
+            self.stride == X_ROWS / BLOCK * words_of_block
+                && blocks * BLOCK <= X_ROWS
+                && self.words.len() >= (rows - 1) * self.stride + blocks * words_of_block
         );
-        assert!(self.sums.len() >= rows, "a sum for each row of x");
+        assert!(self.runs.len() >= rows, "a run for each row of x");
     }
 }
 
 /// Sums of a strip of columns, `[rows, stride]`.
 pub(crate) struct Totals<'a> {
+    /// Over all runs so far.
     pub(crate) values: &'a mut [f32],
+    /// Of the run that a streaming kernel is in; 0 before and after. Empty for the others.
+    pub(crate) sums: &'a mut [f32],
     pub(crate) stride: usize,
 }
 
 impl Totals<'_> {
-    fn check(&self, columns: usize, rows: usize) {
+    fn check_values(&self, columns: usize, rows: usize) {
         assert!(columns <= self.stride && self.values.len() >= (rows - 1) * self.stride + columns);
+    }
+
+    fn check(&self, columns: usize, rows: usize) {
+        self.check_values(columns, rows);
+        assert!(self.sums.len() >= (rows - 1) * self.stride + columns);
     }
 }
 
-/// Multiplies rows of x with a strip, reading each word once. Columns are a multiple of [`Fused::tile`].
+/// Multiplies rows of x with a strip, reading each word once from memory. Columns are a multiple of [`Fused::tile`].
+///
+/// Kernels take as many rows as there are registers for their sums. More rows are divided into groups of about equal
+/// size, which pass one after another over the same few words.
 #[derive(Clone, Copy)]
 pub(crate) struct Fused {
     pub(crate) tile: usize,
-    run: unsafe fn(&Run<'_>, X<'_>, Totals<'_>),
+    /// Rows in a group, how many such groups there are, and their kernel.
+    groups: [(usize, usize, Fuse); 2],
 }
 
+/// Columns that groups of rows pass over in turn: a multiple of every kernel's, whose words stay in a first-level cache.
+const GROUP_COLUMNS: usize = 192;
+
+type Widen = unsafe fn(&[f16], &mut [f32]);
+type Pack = unsafe fn(&[f32], &mut [u32], &mut RunOfX) -> bool;
+type Fuse = unsafe fn(&Run<'_>, usize, X<'_>, Totals<'_>);
 type Unpack = unsafe fn(&Run<'_>, &mut [u32]);
 type Multiply = unsafe fn(&Run<'_>, &[u32], X<'_>, Totals<'_>);
 
-/// How one instruction set multiplies.
+/// How one instruction set multiplies. Only [`Isa::families`] gives one, and only where the processor has what its
+/// functions are compiled for.
 pub(crate) struct Family {
-    /// Words of x in a block of 32 rows: 32 where a word is an f32, 16 where it is a pair of bf16.
+    /// Steps in a block of 32 rows: words of a panel for each column.
     pub(crate) steps: usize,
+    /// Words of x in a block of 32 rows.
+    pub(crate) x_block: usize,
     /// Columns of a panel.
     pub(crate) tile: usize,
     /// The most rows of x that a kernel takes.
     pub(crate) rows: usize,
+    widen: Widen,
+    pack: fn(usize) -> Pack,
+    /// The most rows of x that stream.
+    pub(crate) stream_rows: usize,
+    /// The most rows of a streaming kernel, and columns of its vectors.
+    fused_rows: usize,
+    lanes: usize,
     /// For `(bits, rows of x)`, where such a kernel is made.
-    fused: fn(usize, usize) -> Option<Fused>,
+    fused: fn(usize, usize) -> Option<Fuse>,
     unpack: fn(usize) -> Unpack,
     multiply: fn(usize) -> Multiply,
 }
 
 impl Family {
-    /// The kernel for `rows` rows of x that needs no panel, or `None` where there is none.
+    /// `from` in f32, exactly.
+    pub(crate) fn widen(&self, from: &[f16], to: &mut [f32]) {
+        assert_eq!(from.len(), to.len(), "a number for each");
+        // SAFETY: the processor has what the function is compiled for, as with all of a family.
+        #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+        unsafe {
+            (self.widen)(from, to);
+        }
+    }
+
+    /// Packs a run of a row of x: whole blocks of `values`, in the order of the layer's rows. `false` where this family
+    /// cannot: then `words` and `run` hold nothing.
     ///
-    /// `bits` is 0 for a format that is read by its pieces.
+    /// `bits` is 0 for a format that is read by its pieces, here and below.
+    pub(crate) fn pack(&self, bits: usize, values: &[f32], words: &mut [u32], run: &mut RunOfX) -> bool {
+        let blocks = values.len() / BLOCK;
+        assert!(values.len().is_multiple_of(BLOCK) && words.len() >= blocks * self.x_block, "whole blocks");
+        // SAFETY: as in `widen`; its bounds were just checked.
+        #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+        unsafe {
+            (self.pack)(bits)(values, words, run)
+        }
+    }
+
+    /// The kernels for `rows` rows of x that need no panel, or `None` where there are none.
     pub(crate) fn fused(&self, bits: usize, rows: usize) -> Option<Fused> {
-        (self.fused)(bits, rows)
+        if rows == 0 || rows > self.stream_rows {
+            return None;
+        }
+        let groups = rows.div_ceil(self.fused_rows);
+        let large = rows.div_ceil(groups);
+        // Groups of `large` rows, and of one less.
+        let larger = rows - groups * (large - 1);
+        let kernel = (self.fused)(bits, large)?;
+        let smaller_kernel = if larger < groups { (self.fused)(bits, large - 1)? } else { kernel };
+        Some(Fused {
+            tile: self.lanes,
+            groups: [(large, larger, kernel), (large - 1, groups - larger, smaller_kernel)],
+        })
     }
 
     /// Unpacks a run of one tile into `panel`.
     pub(crate) fn unpack(&self, bits: usize, run: &Run<'_>, panel: &mut [u32]) {
-        // SAFETY: a family is only reachable through `Isa::family`, which names those that the processor has;
-        // bounds are asserted inside.
+        // SAFETY: as in `widen`; bounds are asserted inside.
         #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
         unsafe {
             (self.unpack)(bits)(run, panel);
@@ -248,50 +310,30 @@ impl Family {
 
 impl Fused {
     /// Adds the products of the run to `totals`.
-    pub(crate) fn run(self, run: &Run<'_>, x: X<'_>, totals: Totals<'_>) {
-        // SAFETY: as in `Family::unpack`.
-        #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
-        unsafe {
-            (self.run)(run, x, totals);
+    ///
+    /// A block of rows is multiplied with all columns before the next begins: its few rows of words are as many streams
+    /// from memory, each as long as the strip is wide, and nothing else moves much.
+    pub(crate) fn run(&self, run: &Run<'_>, x: X<'_>, totals: Totals<'_>) {
+        let Totals { values, sums, stride } = totals;
+        let one_group = self.groups[0].1 == 1 && self.groups[1].1 == 0;
+        let at_once = if one_group { run.columns.max(1) } else { GROUP_COLUMNS };
+        for block in 0..run.blocks {
+            for column in (0..run.columns).step_by(at_once) {
+                let run = run.narrow(column..run.columns.min(column + at_once));
+                let mut row = 0;
+                for (rows, count, kernel) in self.groups {
+                    for _ in 0..count {
+                        let at = row * stride + column;
+                        let totals = Totals { values: &mut values[at..], sums: &mut sums[at..], stride };
+                        // SAFETY: as in `Family::widen`; bounds are asserted inside.
+                        #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+                        unsafe {
+                            kernel(&run, block, x.from(row), totals);
+                        }
+                        row += rows;
+                    }
+                }
+            }
         }
     }
-}
-
-/// The two rows of each step of a block, in the order in which the kernels for pairs of bf16 read them: two codes
-/// that stand 16 bits apart in some lane, so that one shift serves both. `bits` as in [`Family::fused`].
-pub(crate) fn pair_order(bits: usize) -> [(u8, u8); BLOCK / 2] {
-    let mut order = [(0, 0); BLOCK / 2];
-    let codes: u8 = match bits {
-        2 => 16,
-        4 => 8,
-        8 => 4,
-        3 => {
-            // The last four straddle halves or words, or have no partner in theirs.
-            return [
-                (0, 6),
-                (1, 7),
-                (2, 8),
-                (3, 9),
-                (11, 16),
-                (12, 17),
-                (13, 18),
-                (14, 19),
-                (22, 27),
-                (23, 28),
-                (24, 29),
-                (25, 30),
-                (15, 20),
-                (4, 31),
-                (5, 26),
-                (10, 21),
-            ];
-        }
-        _ => 32,
-    };
-    for (pair, step) in order.iter_mut().zip(0u8..) {
-        let half = codes / 2;
-        let low = step / half * codes + step % half;
-        *pair = (low, low + half);
-    }
-    order
 }

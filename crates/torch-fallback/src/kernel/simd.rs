@@ -3,8 +3,8 @@
 //! An instruction set implements [`Simd`] and instantiates [`fused`], [`unpack`] and [`multiply`] inside functions
 //! that carry its `target_feature`; everything here is inlined into those.
 //!
-//! Rows come in blocks of 32, which fill whole words at every width. A block is multiplied in `STEPS` steps: one
-//! step is one row (weights in f32), or two rows at once (weights in pairs of bf16).
+//! Rows come in blocks of 32, which fill whole words at every width. A block is multiplied in `STEPS` steps: a step is
+//! one row (weights in f32), two rows at once (pairs of bf16), or four (quadruples of bytes).
 
 #![allow(unsafe_code, reason = "vector loads and stores; see the contract of `Simd`")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "the whole module runs under the one contract of `Simd`")]
@@ -16,57 +16,53 @@
 
 use gptq_core::format::packing::{BLOCK, Pieces};
 
-use super::{Run, Totals, X, X_ROWS};
+use super::{Run, RunOfX, Totals, X, X_ROWS};
 
 /// A format that only [`unpack`] reads, by its table of pieces.
 pub(super) const BY_PIECES: usize = 0;
 
-/// How many planes a streaming kernel makes of the weights of a step: with few rows of x a further multiplication
-/// costs less than putting a weight together.
-#[inline(always)]
-const fn planes<S: Simd, const BITS: usize>(rows: usize) -> usize {
-    if BITS == 8 && rows < 4 { S::BYTE_PLANES } else { 1 }
-}
-
-/// The rows of words to ask for at a step that is a multiple of 4: each row once in a block.
-#[inline(always)]
-const fn words_ahead<S: Simd, const BITS: usize>(step: usize, planes: usize) -> std::ops::Range<usize> {
-    let steps = S::STEPS * planes;
-    step * BITS / steps..(step + 4) * BITS / steps
-}
+/// How many rows of words ahead [`unpack`] asks for.
+const AHEAD: usize = 16;
 
 /// How many words a block takes in a column.
 const fn words_of<const BITS: usize>() -> usize {
     BITS * BLOCK / 32
 }
 
+/// The rows of words to ask for at a step: each row of the next block once.
+#[inline(always)]
+const fn words_ahead<S: Simd, const BITS: usize>(step: usize) -> std::ops::Range<usize> {
+    let next = words_of::<BITS>();
+    next + step * BITS / S::STEPS..next + (step + 1) * BITS / S::STEPS
+}
+
 /// What the kernels ask of an instruction set.
 ///
 /// # Safety
 /// Every function runs only on a processor that has the implementation's features, inlined into a function that
-/// carries them. Pointers are valid for `LANES` elements, without any alignment.
+/// carries them. Pointers are valid for `LANES` elements, or for what they say, without any alignment.
 pub(super) trait Simd {
     /// Columns in a vector.
     const LANES: usize;
     /// Steps in a block of rows.
     const STEPS: usize;
+    /// Words of x in a step.
+    const X_STEP: usize;
+    /// Words of x in a block: those of its steps, and what [`Simd::start`] reads behind them.
+    const X_BLOCK: usize;
+    /// Whether sums are in units of x other than 1.
+    const UNITS: bool;
     /// The weights of one step, without their scale.
     type Weight: Copy;
-    /// A sum in f32 for each column.
+    /// The x of one step, in every lane.
+    type X: Copy;
+    /// Sums of products on their way, for each column.
     type Sum: Copy;
+    /// A number in f32 for each column.
+    type Float: Copy;
 
-    /// Into how many planes [`Simd::plane`] splits the weights of a step of eight-bit codes. They are multiplied with
-    /// the same x.
-    const BYTE_PLANES: usize;
-    /// One plane of a step, `STEP` counted in planes.
-    unsafe fn plane<const BITS: usize, const STEP: usize>(from: *const u32, stride: usize) -> Self::Weight;
-    /// One step of a block of continuous codes: codes minus `2^(BITS - 1)`.
+    /// One step of a block of continuous codes.
     unsafe fn step<const BITS: usize, const STEP: usize>(from: *const u32, stride: usize) -> Self::Weight;
-    /// Four planes from the `FIRST` on.
-    unsafe fn quad<const BITS: usize, const FIRST: usize>(
-        from: *const u32,
-        stride: usize,
-    ) -> [Self::Weight; 4];
     /// One step of a block whose codes stand as `pieces` say.
     unsafe fn step_by_pieces(
         from: *const u32,
@@ -75,22 +71,27 @@ pub(super) trait Simd {
         bits: usize,
         step: usize,
     ) -> Self::Weight;
-    /// The weight minus what its zero point differs from `2^(bits - 1)`, where that is exact in a weight.
-    unsafe fn center(weight: Self::Weight, offset: Self::Sum) -> Self::Weight;
-    /// The sum of `x · weight` minus what [`Simd::center`] left: `offset` times the sum of x.
-    unsafe fn correct(sum: Self::Sum, offset: Self::Sum, x_sum: f32) -> Self::Sum;
-
-    /// The x of one step in every lane.
-    unsafe fn broadcast(x: *const u32) -> Self::Weight;
-    unsafe fn multiply_add(sum: Self::Sum, weight: Self::Weight, x: Self::Weight) -> Self::Sum;
     unsafe fn load_weight(from: *const u32) -> Self::Weight;
     unsafe fn store_weight(to: *mut u32, weight: Self::Weight);
 
-    unsafe fn zero() -> Self::Sum;
-    unsafe fn load(from: *const f32) -> Self::Sum;
-    unsafe fn store(to: *mut f32, sum: Self::Sum);
-    /// `total + scale · sum`.
-    unsafe fn scale_add(total: Self::Sum, scale: Self::Sum, sum: Self::Sum) -> Self::Sum;
+    /// The sum before the first product of a block of x: what makes of codes codes less `2^(bits - 1)`.
+    unsafe fn start(block: *const u32) -> Self::Sum;
+    /// The same for a whole run.
+    unsafe fn start_run(run: &RunOfX) -> Self::Sum;
+    unsafe fn broadcast(x: *const u32) -> Self::X;
+    unsafe fn multiply_add(sum: Self::Sum, weight: Self::Weight, x: Self::X) -> Self::Sum;
+    /// The sum as numbers, in units of [`RunOfX::unit`].
+    unsafe fn settle(sum: Self::Sum) -> Self::Float;
+
+    unsafe fn load(from: *const f32) -> Self::Float;
+    unsafe fn store(to: *mut f32, value: Self::Float);
+    unsafe fn splat(value: f32) -> Self::Float;
+    unsafe fn add(a: Self::Float, b: Self::Float) -> Self::Float;
+    unsafe fn multiply(a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `a + b · c`.
+    unsafe fn add_product(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
+    /// `a - b · c`.
+    unsafe fn less_product(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
     /// Asks for the cache line of an address, which need not be valid.
     unsafe fn prefetch(address: *const u32);
 }
@@ -98,7 +99,10 @@ pub(super) trait Simd {
 /// Runs `$body` for each step of a block, with `$step` a constant.
 macro_rules! for_each_step {
     ($steps:expr, $step:ident => $body:block) => {
-        for_each_step!(@ $step $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        for_each_step!(@ $step $body 0 1 2 3 4 5 6 7);
+        if $steps >= 16 {
+            for_each_step!(@ $step $body 8 9 10 11 12 13 14 15);
+        }
         if $steps == 32 {
             for_each_step!(@ $step $body 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
         }
@@ -109,145 +113,145 @@ macro_rules! for_each_step {
     })*};
 }
 
-/// Runs `$body` for each of at most eight vectors, with `$v` a constant: a loop of this size the compiler may leave
-/// rolled, and then keeps no sum in a register.
-macro_rules! for_each_vector {
-    ($end:expr, $v:ident => $body:block) => {
-        for_each_vector!(@ $end, $v $body 0 1 2 3 4 5 6 7)
+/// Runs `$body` for each of at most twelve rows or vectors, with `$i` a constant: a loop of this size the compiler may
+/// leave rolled, and then keeps no sum in a register.
+macro_rules! for_each {
+    ($end:expr, $i:ident => $body:block) => {
+        for_each!(@ $end, $i $body 0 1 2 3 4 5 6 7 8 9 10 11)
     };
-    (@ $end:expr, $v:ident $body:block $($value:literal)*) => {$(
+    (@ $end:expr, $i:ident $body:block $($value:literal)*) => {$(
         if $value < $end {
-            const $v: usize = $value;
+            const $i: usize = $value;
             $body
         }
     )*};
 }
 
-/// Runs `$body` for each quadruple of steps of a block, with the first of them a constant.
-macro_rules! for_each_quad {
-    ($steps:expr, $first:ident => $body:block) => {
-        for_each_step!(@ $first $body 0 4 8 12);
-        if $steps == 32 {
-            for_each_step!(@ $first $body 16 20 24 28);
-        }
-    };
-}
-
-/// `MR` rows of x times a strip of columns, each word used as it is read.
+/// `MR` rows of x times one block of a strip of columns, each word used as it is read.
 #[inline(always)]
-pub(super) unsafe fn fused<
-    S: Simd,
-    const BITS: usize,
-    const MR: usize,
-    const NV: usize,
-    const NARROW: usize,
->(
+pub(super) unsafe fn fused<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
     run: &Run<'_>,
+    block: usize,
     x: X<'_>,
     totals: Totals<'_>,
 ) {
-    run.check(S::LANES * NARROW, words_of::<BITS>());
-    x.check(run.blocks, S::STEPS, MR);
+    run.check(S::LANES, words_of::<BITS>());
+    x.check(run.blocks, S::X_BLOCK, MR);
     totals.check(run.columns, MR);
-    let stride = totals.stride;
+    assert!(block < run.blocks, "a block of the run");
+    let (values, sums, stride) = (totals.values.as_mut_ptr(), totals.sums.as_mut_ptr(), totals.stride);
     let mut column = 0;
     while column < run.columns {
-        let totals = totals.values.as_mut_ptr().add(column);
-        let wide = run.columns - column >= S::LANES * NV;
-        column += match (wide, run.offsets.is_empty()) {
-            (true, true) => tile::<S, BITS, MR, NV, false>(run, column, x, totals, stride),
-            (true, false) => tile::<S, BITS, MR, NV, true>(run, column, x, totals, stride),
-            (false, true) => tile::<S, BITS, MR, NARROW, false>(run, column, x, totals, stride),
-            (false, false) => tile::<S, BITS, MR, NARROW, true>(run, column, x, totals, stride),
-        };
+        let at = [values.add(column), sums.add(column)];
+        if run.columns - column >= S::LANES * NV {
+            tile::<S, BITS, MR, NV>(run, block, column, x, at, stride);
+            column += S::LANES * NV;
+        } else {
+            tile::<S, BITS, MR, 1>(run, block, column, x, at, stride);
+            column += S::LANES;
+        }
     }
 }
 
 #[inline(always)]
-unsafe fn tile<S: Simd, const BITS: usize, const MR: usize, const NV: usize, const OFFSETS: bool>(
+unsafe fn tile<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
+    run: &Run<'_>,
+    block: usize,
+    column: usize,
+    x: X<'_>,
+    [values, kept]: [*mut f32; 2],
+    stride: usize,
+) {
+    let words = run.words.as_ptr().add(block * words_of::<BITS>() * run.stride + column);
+    let x_at = x.words.as_ptr().add(block * S::X_BLOCK);
+    let row_of_x = X_ROWS / BLOCK * S::X_BLOCK;
+    let mut sums = [[S::start(x_at); NV]; MR];
+    for row in 1..MR {
+        sums[row] = [S::start(x_at.add(row * row_of_x)); NV];
+    }
+    for_each_step!(S::STEPS, STEP => {
+        let mut weights = [S::step::<BITS, STEP>(words, run.stride); NV];
+        for v in 0..NV {
+            let words = words.add(v * S::LANES);
+            for word in words_ahead::<S, BITS>(STEP) {
+                S::prefetch(words.wrapping_add(word * run.stride));
+            }
+            weights[v] = S::step::<BITS, STEP>(words, run.stride);
+        }
+        for row in 0..MR {
+            let x = S::broadcast(x_at.add(row * row_of_x + STEP * S::X_STEP));
+            for v in 0..NV {
+                sums[row][v] = S::multiply_add(sums[row][v], weights[v], x);
+            }
+        }
+    });
+    if block + 1 < run.blocks {
+        for_each!(MR, ROW => {
+            for_each!(NV, V => {
+                let kept = kept.add(ROW * stride + V * S::LANES);
+                S::store(kept, S::add(S::load(kept), S::settle(sums[ROW][V])));
+            });
+        });
+        return;
+    }
+    let mut settled = [[S::splat(0.0); NV]; MR];
+    for_each!(MR, ROW => {
+        for_each!(NV, V => {
+            let kept = kept.add(ROW * stride + V * S::LANES);
+            settled[ROW][V] = S::add(S::load(kept), S::settle(sums[ROW][V]));
+            S::store(kept, S::splat(0.0));
+        });
+    });
+    if run.offsets.is_empty() {
+        add_to_totals::<S, MR, NV, false>(values, stride, run, column, x, &settled);
+    } else {
+        add_to_totals::<S, MR, NV, true>(values, stride, run, column, x, &settled);
+    }
+}
+
+/// Adds the scaled sum of a run to the total of its columns.
+#[inline(always)]
+unsafe fn add_to_total<S: Simd, const OFFSETS: bool>(
+    total: *mut f32,
+    scale: S::Float,
+    offset: S::Float,
+    x: *const RunOfX,
+    mut sum: S::Float,
+) {
+    if OFFSETS {
+        sum = S::less_product(sum, offset, S::splat((*x).sum));
+    }
+    if S::UNITS {
+        sum = S::multiply(sum, S::splat((*x).unit));
+    }
+    S::store(total, S::add_product(S::load(total), scale, sum));
+}
+
+/// [`add_to_total`] for all sums of a tile.
+#[inline(always)]
+unsafe fn add_to_totals<S: Simd, const MR: usize, const NV: usize, const OFFSETS: bool>(
+    totals: *mut f32,
+    stride: usize,
     run: &Run<'_>,
     column: usize,
     x: X<'_>,
-    totals: *mut f32,
-    stride: usize,
-) -> usize {
-    let mut offsets = [S::zero(); NV];
-    if OFFSETS {
-        for v in 0..NV {
+    sums: &[[S::Float; NV]; MR],
+) {
+    let mut scales = [S::splat(0.0); NV];
+    let mut offsets = [S::splat(0.0); NV];
+    for v in 0..NV {
+        scales[v] = S::load(run.scales.as_ptr().add(column + v * S::LANES));
+        if OFFSETS {
             offsets[v] = S::load(run.offsets.as_ptr().add(column + v * S::LANES));
         }
     }
-    let mut sums = [[S::zero(); NV]; MR];
-    let mut words = run.words.as_ptr().add(column);
-    let mut x_at = x.words.as_ptr();
-    let row_of_x = X_ROWS / BLOCK * S::STEPS;
-    let planes = planes::<S, BITS>(MR);
-    for _ in 0..run.blocks {
-        if NV >= 8 {
-            // Many columns of each row of words: four steps of one vector, then of the next.
-            for_each_quad!(S::STEPS * planes, FIRST => {
-                let mut x = [[S::broadcast(x_at); 4]; MR];
-                for row in 0..MR {
-                    for i in 0..4 {
-                        x[row][i] = S::broadcast(x_at.add(row * row_of_x + (FIRST + i) / planes));
-                    }
-                }
-                for_each_vector!(NV, V => {
-                    let words = words.add(V * S::LANES);
-                    for word in words_ahead::<S, BITS>(FIRST, planes) {
-                        S::prefetch(words.wrapping_add((word + run.ahead) * run.stride));
-                    }
-                    let weights = S::quad::<BITS, FIRST>(words, run.stride);
-                    for i in 0..4 {
-                        let weight = if OFFSETS { S::center(weights[i], offsets[V]) } else { weights[i] };
-                        for row in 0..MR {
-                            sums[row][V] = S::multiply_add(sums[row][V], weight, x[row][i]);
-                        }
-                    }
-                });
-            });
-        } else {
-            for_each_step!(S::STEPS * planes, STEP => {
-                let mut weights = [S::broadcast(x_at); NV];
-                if STEP.is_multiple_of(4) {
-                    for word in words_ahead::<S, BITS>(STEP, planes) {
-                        for v in 0..NV {
-                            S::prefetch(words.wrapping_add((word + run.ahead) * run.stride + v * S::LANES));
-                        }
-                    }
-                }
-                for v in 0..NV {
-                    let words = words.add(v * S::LANES);
-                    let weight = if planes == 1 {
-                        S::step::<BITS, STEP>(words, run.stride)
-                    } else {
-                        S::plane::<BITS, STEP>(words, run.stride)
-                    };
-                    weights[v] = if OFFSETS { S::center(weight, offsets[v]) } else { weight };
-                }
-                for row in 0..MR {
-                    let x = S::broadcast(x_at.add(row * row_of_x + STEP / planes));
-                    for v in 0..NV {
-                        sums[row][v] = S::multiply_add(sums[row][v], weights[v], x);
-                    }
-                }
-            });
-        }
-        words = words.add(words_of::<BITS>() * run.stride);
-        x_at = x_at.add(S::STEPS);
-    }
-    for v in 0..NV {
-        let scale = S::load(run.scales.as_ptr().add(column + v * S::LANES));
-        for row in 0..MR {
-            let mut sum = sums[row][v];
-            if OFFSETS {
-                sum = S::correct(sum, offsets[v], *x.sums.as_ptr().add(row));
-            }
-            let total = totals.add(row * stride + v * S::LANES);
-            S::store(total, S::scale_add(S::load(total), scale, sum));
-        }
-    }
-    S::LANES * NV
+    for_each!(MR, ROW => {
+        for_each!(NV, V => {
+            let total = totals.add(ROW * stride + V * S::LANES);
+            let x = x.runs.as_ptr().add(ROW);
+            add_to_total::<S, OFFSETS>(total, scales[V], offsets[V], x, sums[ROW][V]);
+        });
+    });
 }
 
 /// The weights of a tile of `NV` vectors of columns into `panel`: `[step, NV · LANES]`.
@@ -258,23 +262,21 @@ pub(super) unsafe fn unpack<S: Simd, const BITS: usize, const NV: usize>(run: &R
     let bits = if BITS == BY_PIECES { run.bits } else { BITS };
     run.check(S::LANES * NV, bits);
     for v in 0..NV {
-        let offset =
-            if run.offsets.is_empty() { S::zero() } else { S::load(run.offsets.as_ptr().add(v * S::LANES)) };
         let mut words = run.words.as_ptr().add(v * S::LANES);
         let mut to = panel.as_mut_ptr().add(v * S::LANES);
         for _ in 0..run.blocks {
-            for word in 0..bits {
-                S::prefetch(words.wrapping_add((word + run.ahead) * run.stride));
+            for word in AHEAD..AHEAD + bits {
+                S::prefetch(words.wrapping_add(word * run.stride));
             }
             if BITS == BY_PIECES {
                 for step in 0..S::STEPS {
                     let weight = S::step_by_pieces(words, run.stride, run.pieces, bits, step);
-                    S::store_weight(to.add(step * NV * S::LANES), S::center(weight, offset));
+                    S::store_weight(to.add(step * NV * S::LANES), weight);
                 }
             } else {
                 for_each_step!(S::STEPS, STEP => {
                     let weight = S::step::<BITS, STEP>(words, run.stride);
-                    S::store_weight(to.add(STEP * NV * S::LANES), S::center(weight, offset));
+                    S::store_weight(to.add(STEP * NV * S::LANES), weight);
                 });
             }
             words = words.add(bits * run.stride);
@@ -291,42 +293,49 @@ pub(super) unsafe fn multiply<S: Simd, const MR: usize, const NV: usize>(
     x: X<'_>,
     totals: Totals<'_>,
 ) {
-    let steps = run.blocks * S::STEPS;
-    assert!(panel.len() >= steps * NV * S::LANES, "the panel holds the run");
+    assert!(panel.len() >= run.blocks * S::STEPS * NV * S::LANES, "the panel holds the run");
     assert!(run.columns == NV * S::LANES && run.scales.len() == run.columns, "a scale for each column");
     assert!(run.offsets.is_empty() || run.offsets.len() == run.columns, "an offset for each column");
-    x.check(run.blocks, S::STEPS, MR);
-    totals.check(run.columns, MR);
+    x.check(run.blocks, S::X_BLOCK, MR);
+    totals.check_values(run.columns, MR);
     for row in 0..MR {
-        S::prefetch(totals.values.as_ptr().add(row * totals.stride).cast());
-        S::prefetch(totals.values.as_ptr().add(row * totals.stride + (NV - 1) * S::LANES).cast());
-    }
-    let mut sums = [[S::zero(); NV]; MR];
-    let (mut weights_at, mut x_at) = (panel.as_ptr(), x.words.as_ptr());
-    for _ in 0..steps {
-        let mut weights = [S::broadcast(x_at); NV];
         for v in 0..NV {
-            weights[v] = S::load_weight(weights_at.add(v * S::LANES));
+            S::prefetch(totals.values.as_ptr().add(row * totals.stride + v * S::LANES).cast());
         }
-        for row in 0..MR {
-            let x = S::broadcast(x_at.add(row * (X_ROWS / BLOCK * S::STEPS)));
-            for v in 0..NV {
-                sums[row][v] = S::multiply_add(sums[row][v], weights[v], x);
-            }
-        }
-        weights_at = weights_at.add(NV * S::LANES);
-        x_at = x_at.add(1);
     }
-    for v in 0..NV {
-        let scale = S::load(run.scales.as_ptr().add(v * S::LANES));
-        for row in 0..MR {
-            let mut sum = sums[row][v];
-            if !run.offsets.is_empty() {
-                let offset = S::load(run.offsets.as_ptr().add(v * S::LANES));
-                sum = S::correct(sum, offset, *x.sums.as_ptr().add(row));
+    let mut sums = [[S::start_run(&x.runs[0]); NV]; MR];
+    for row in 1..MR {
+        sums[row] = [S::start_run(&x.runs[row]); NV];
+    }
+    let (mut weights_at, mut block_at) = (panel.as_ptr(), x.words.as_ptr());
+    for _ in 0..run.blocks {
+        let mut x_at = block_at;
+        for _ in 0..S::STEPS {
+            let mut weights = [S::load_weight(weights_at); NV];
+            for v in 1..NV {
+                weights[v] = S::load_weight(weights_at.add(v * S::LANES));
             }
-            let total = totals.values.as_mut_ptr().add(row * totals.stride + v * S::LANES);
-            S::store(total, S::scale_add(S::load(total), scale, sum));
+            for row in 0..MR {
+                let x = S::broadcast(x_at.add(row * (X_ROWS / BLOCK * S::X_BLOCK)));
+                for v in 0..NV {
+                    sums[row][v] = S::multiply_add(sums[row][v], weights[v], x);
+                }
+            }
+            weights_at = weights_at.add(NV * S::LANES);
+            x_at = x_at.add(S::X_STEP);
         }
+        block_at = block_at.add(S::X_BLOCK);
+    }
+    let mut settled = [[S::splat(0.0); NV]; MR];
+    for_each!(MR, ROW => {
+        for_each!(NV, V => {
+            settled[ROW][V] = S::settle(sums[ROW][V]);
+        });
+    });
+    let values = totals.values.as_mut_ptr();
+    if run.offsets.is_empty() {
+        add_to_totals::<S, MR, NV, false>(values, totals.stride, run, 0, x, &settled);
+    } else {
+        add_to_totals::<S, MR, NV, true>(values, totals.stride, run, 0, x, &settled);
     }
 }

@@ -10,6 +10,8 @@ use std::arch::x86_64::*;
 use super::{Loop, Multiplication, Multiplier, ROUNDS, read_two_streams};
 use crate::kernel::Isa;
 
+/// Words of a stream before the next stream begins: as far apart as rows of packed words of 4096 columns.
+const STREAM: usize = 4096 * 4 / size_of::<u64>();
 /// Sums in flight: more than the latency of a multiplication times the units that do it.
 const SUMS: usize = 12;
 
@@ -44,7 +46,44 @@ pub(super) fn loops() -> Vec<Loop> {
     if Isa::detect() != Isa::Avx512 {
         return Vec::new();
     }
-    vec![sequential, ahead, |words| read_two_streams(words, sequential)]
+    fn four_streams(words: &[u64]) -> u64 {
+        // SAFETY: as above.
+        unsafe { read_four_streams(words) }
+    }
+    vec![sequential, ahead, four_streams, |words| read_two_streams(words, sequential)]
+}
+
+/// Four streams side by side, each of [`STREAM`] words at a time, and the next of each is asked for.
+#[target_feature(enable = "avx512f")]
+fn read_four_streams(words: &[u64]) -> u64 {
+    let mut sums = [_mm512_setzero_si512(); 4];
+    let chunks = words.chunks_exact(4 * STREAM);
+    let rest = read_avx512::<0>(chunks.remainder());
+    for chunk in chunks {
+        for at in (0..STREAM).step_by(8) {
+            for (stream, sum) in sums.iter_mut().enumerate() {
+                let line = chunk[stream * STREAM + at..][..8].as_ptr();
+                // SAFETY: asking for an address does nothing where there is no memory.
+                #[allow(unused_unsafe, reason = "older compilers have it unsafe")]
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(4 * STREAM).cast());
+                }
+                // SAFETY: a line is eight words.
+                *sum = _mm512_xor_si512(*sum, unsafe { _mm512_loadu_si512(line.cast()) });
+            }
+        }
+    }
+    fold(sums) ^ rest
+}
+
+fn fold<const N: usize>(sums: [__m512i; N]) -> u64 {
+    let mut all = 0;
+    for sum in sums {
+        // SAFETY: a vector is eight words of plain data.
+        let lanes = unsafe { std::mem::transmute::<__m512i, [u64; 8]>(sum) };
+        all = lanes.into_iter().fold(all, |all, lane| all ^ lane);
+    }
+    all
 }
 
 /// Eight sums of whole cache lines, and `AHEAD` bytes ahead a line is asked for (0: none is).
@@ -67,11 +106,7 @@ fn read_avx512<const AHEAD: usize>(words: &[u64]) -> u64 {
             *sum = _mm512_xor_si512(*sum, loaded);
         }
     }
-    let mut lanes = [0u64; 8];
-    let sum = sums.into_iter().fold(_mm512_setzero_si512(), |a, b| _mm512_xor_si512(a, b));
-    // SAFETY: there is room for eight words.
-    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), sum) };
-    lanes.into_iter().fold(rest, |sum, lane| sum ^ lane)
+    fold(sums) ^ rest
 }
 
 #[target_feature(enable = "avx512f")]
