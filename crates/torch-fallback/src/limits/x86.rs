@@ -22,7 +22,7 @@ pub(super) fn multiplier(what: Multiplication) -> Option<Multiplier> {
             // SAFETY: the processor has AVX-512.
             Some((|rounds| unsafe { multiply_avx512(rounds) }, operations(16)))
         }
-        (Isa::Avx512, Multiplication::Bf16Pairs) => {
+        (Isa::Avx512, Multiplication::Bf16Pairs) if is_x86_feature_detected!("avx512bf16") => {
             // SAFETY: the processor has AVX-512 with BF16.
             Some((|rounds| unsafe { multiply_bf16(rounds) }, operations(32)))
         }
