@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdeviceptr, CUresult, CUstream};
-use gptq_core::backend::Rejection;
+use gptq_core::backend::{LayerSource, Rejection};
 use gptq_core::device::{Device, DeviceBuffer, Memory, Stream};
 use gptq_core::{Error, Result};
 
@@ -89,6 +89,27 @@ impl Gpu {
     pub fn allocate_buffer(&self, bytes: usize) -> Result<CudaBuffer> {
         let address = self.allocate_address(bytes)?;
         Ok(CudaBuffer::owning(self.clone(), address, bytes))
+    }
+
+    /// Allocates the memory of all layers of a model, one behind the other: `ends` has where each of `layers` ends in it.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] that names the first layer which does not fit; [`Error::Device`].
+    pub fn allocate_model(&self, layers: &LayerSource<'_>, ends: &[usize]) -> Result<CudaBuffer> {
+        let total = ends.last().copied().unwrap_or(0);
+        self.allocate_buffer(total).map_err(|error| match error {
+            Error::OutOfMemory { device, needed, available, remedy, .. } => {
+                let fits = ends.iter().filter(|&&end| end <= available.unwrap_or(0)).count();
+                let name = layers.upcoming().nth(fits.min(ends.len().saturating_sub(1)));
+                let name = name.map(|layer| layer.name().to_owned()).unwrap_or_default();
+                let what = format!(
+                    "the model, of whose {} layers `{name}` is the first that does not fit,",
+                    ends.len()
+                );
+                Error::OutOfMemory { device, what, needed, available, remedy }
+            }
+            other => other,
+        })
     }
 
     /// Waits until all work of all streams is done.

@@ -71,24 +71,6 @@ impl Needs {
 }
 
 impl ExllamaV1 {
-    /// Allocates the memory of all layers. Where the GPU has less, the error names the layer at which it ends.
-    fn allocate(&self, layers: &LayerSource<'_>, ends: &[usize]) -> Result<CudaBuffer> {
-        let total = ends.last().copied().unwrap_or(0);
-        self.gpu.allocate_buffer(total).map_err(|error| match error {
-            Error::OutOfMemory { device, needed, available, remedy, .. } => {
-                let fits = ends.iter().filter(|&&end| end <= available.unwrap_or(0)).count();
-                let name = layers.upcoming().nth(fits.min(ends.len().saturating_sub(1)));
-                let name = name.map(|layer| layer.name().to_owned()).unwrap_or_default();
-                let what = format!(
-                    "the model, of whose {} layers `{name}` is the first that does not fit,",
-                    ends.len()
-                );
-                Error::OutOfMemory { device, what, needed, available, remedy }
-            }
-            other => other,
-        })
-    }
-
     /// Uploads a layer, its rows in the order of their groups.
     fn arrange(
         &self,
@@ -132,7 +114,7 @@ impl Backend for ExllamaV1 {
             layers.upcoming().map(|layer| (LayerPlan::new(layer, &mut planner), planner.end())).unzip();
         let sorted = layers.upcoming().filter(|layer| layer.info().act_order);
         let staging_bytes = sorted.map(|layer| layer.qweight().as_bytes().len()).max().unwrap_or(0);
-        let mut memory = self.allocate(layers, &ends)?;
+        let mut memory = self.gpu.allocate_model(layers, &ends)?;
         let mut staging = self.gpu.allocate_buffer(staging_bytes)?;
         let stream = CudaStream::new(&self.gpu)?;
 

@@ -69,29 +69,6 @@ impl ExllamaBackend {
         }
     }
 
-    /// Allocates the memory of all layers. Where the GPU has less, the error names the layer at which it ends.
-    fn allocate(&self, layers: &LayerSource<'_>, ends: &[usize]) -> Result<CudaBuffer> {
-        let total = ends.last().copied().unwrap_or(0);
-        self.gpu.allocate_buffer(total).map_err(|error| match error {
-            Error::OutOfMemory { device, needed, available, remedy, .. } => {
-                let fits = ends.iter().filter(|&&end| end <= available.unwrap_or(0)).count();
-                let name = layers.upcoming().nth(fits.min(ends.len().saturating_sub(1)));
-                let name = name.map(|layer| layer.name().to_owned()).unwrap_or_default();
-                Error::OutOfMemory {
-                    device,
-                    what: format!(
-                        "the model, of whose {} layers `{name}` is the first that does not fit,",
-                        ends.len()
-                    ),
-                    needed,
-                    available,
-                    remedy,
-                }
-            }
-            other => other,
-        })
-    }
-
     /// Brings every layer to the GPU as it is packed, and arranges it there.
     fn arrange(
         &self,
@@ -199,7 +176,7 @@ impl Backend for ExllamaBackend {
                 (plan, planner.end())
             })
             .unzip();
-        let mut memory = self.allocate(layers, &ends)?;
+        let mut memory = self.gpu.allocate_model(layers, &ends)?;
         let ready = self.arrange(layers, &plans, &ends, &mut memory)?;
         let x_dtypes = x_dtypes(self.gpu.info().compute_capability);
         let shared = Arc::new(Shared { gpu: self.gpu.clone(), matmul, x_dtypes, _memory: memory });

@@ -61,29 +61,6 @@ impl CudaBackend {
         (plans, ends)
     }
 
-    /// Allocates the memory of all layers. Where the GPU has less, the error names the layer at which it ends.
-    fn allocate(&self, layers: &LayerSource<'_>, ends: &[usize]) -> Result<CudaBuffer> {
-        let total = ends.last().copied().unwrap_or(0);
-        self.gpu.allocate_buffer(total).map_err(|error| match error {
-            Error::OutOfMemory { device, needed, available, remedy, .. } => {
-                let fits = ends.iter().filter(|&&end| end <= available.unwrap_or(0)).count();
-                let name = layers.upcoming().nth(fits.min(ends.len().saturating_sub(1)));
-                let name = name.map(|layer| layer.name().to_owned()).unwrap_or_default();
-                Error::OutOfMemory {
-                    device,
-                    what: format!(
-                        "the model, of whose {} layers `{name}` is the first that does not fit,",
-                        ends.len()
-                    ),
-                    needed,
-                    available,
-                    remedy,
-                }
-            }
-            other => other,
-        })
-    }
-
     /// The kernels for a format, for every type of x.
     fn kernels_for(&self, bits: Bits, packing: Packing) -> Result<KernelSet> {
         let dtypes = x_dtypes(self.gpu.info().compute_capability).iter();
@@ -136,7 +113,7 @@ impl Backend for CudaBackend {
             source: None,
         })?;
         let (plans, ends) = Self::plan(layers);
-        let mut memory = self.allocate(layers, &ends)?;
+        let mut memory = self.gpu.allocate_model(layers, &ends)?;
         let mut sorting = Sorting::new(&self.gpu, &plans)?;
         let base = memory.address();
         let mut ready = Vec::with_capacity(plans.len());
