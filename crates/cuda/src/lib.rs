@@ -50,6 +50,7 @@
 //! - **The primary context.** It is what the CUDA runtime and other engines use, so that their pointers are valid here.
 //!   The thread's current context is put back where it was another.
 
+pub mod arguments;
 mod buffer;
 mod driver;
 mod event;

@@ -7,6 +7,7 @@ use std::ptr;
 use gptq_core::Result;
 use gptq_core::format::{Bits, Packing};
 use gptq_core::tensor::DType;
+use gptq_cuda::arguments::{count, pointer};
 use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
 
 use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
@@ -313,17 +314,6 @@ fn dtype_code(dtype: DType) -> u32 {
         DType::F16 => GPTQ_DTYPE_F16,
         DType::BF16 => GPTQ_DTYPE_BF16,
     }
-}
-
-/// A device address, as parameters have it.
-#[expect(clippy::cast_possible_truncation, reason = "CUDA is for hosts of 64 bits")]
-fn pointer<T>(address: u64) -> *const T {
-    ptr::without_provenance(address as usize)
-}
-
-/// A number that `accepts` has seen to fit. One that does not would be a defect here, and makes a launch fail.
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// Whether the launch sizes of a layer fit what kernels count in.

@@ -10,6 +10,7 @@ use std::ptr;
 use gptq_core::Result;
 use gptq_core::format::{Bits, Packing};
 use gptq_core::tensor::DType;
+use gptq_cuda::arguments::{blocks, count, pointer};
 use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
 
 use super::layout::{Bias, Tensors};
@@ -326,20 +327,4 @@ fn dtype_code(dtype: DType) -> u32 {
         DType::F16 => GPTQ_DTYPE_F16,
         DType::BF16 => GPTQ_DTYPE_BF16,
     }
-}
-
-/// A device address, as parameters have it.
-#[expect(clippy::cast_possible_truncation, reason = "CUDA is for hosts of 64 bits")]
-fn pointer<T>(address: u64) -> *const T {
-    ptr::without_provenance(address as usize)
-}
-
-/// How many blocks of `size` hold `total`.
-fn blocks(total: usize, size: usize) -> u32 {
-    count(total.div_ceil(size))
-}
-
-/// A number that `accepts` has seen to fit. One that does not would be a defect here, and makes a launch fail.
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

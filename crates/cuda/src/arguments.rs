@@ -1,0 +1,20 @@
+//! What parameters and launches of kernels are filled with: addresses as pointers, and numbers in 32 bits.
+
+use std::ptr;
+
+/// A device address, as parameters have it.
+#[expect(clippy::cast_possible_truncation, reason = "CUDA is for hosts of 64 bits")]
+pub fn pointer<T>(address: u64) -> *const T {
+    ptr::without_provenance(address as usize)
+}
+
+/// A number that a backend has seen to fit when it accepted the layer. One that does not would be a defect there, and makes
+/// a launch fail.
+pub fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// How many blocks of `size` hold `total`.
+pub fn blocks(total: usize, size: usize) -> u32 {
+    count(total.div_ceil(size))
+}
