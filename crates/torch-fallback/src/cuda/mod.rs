@@ -5,7 +5,7 @@
 //!   of memory for the whole model. Rows that are out of order are sorted by group on their way there ([`layout`]); a
 //!   panel of the dense matrix gets them back in order, and a few rows of x are gathered once a call.
 //! - **A few rows** of x go through a fused kernel that reads each packed word once ([`kernels`]).
-//! - **More rows** take the dense matrix, a panel of it at a time, in the scratch of the context ([`panels`]), and a
+//! - **More rows** take the dense matrix, a panel of it at a time, in the scratch of the context ([`gptq_cuda::panels`]), and a
 //!   product by cuBLASLt straight into the panel's columns of out ([`linear`]).
 //! - **Sums are f32** in both; weights are multiplied exactly in the first, rounded to x's type in the second.
 
