@@ -1,101 +1,15 @@
-// The dense matrix, or a panel of its columns, from an arranged layer; and x in the order of an arrangement.
-//
-// A lane has two columns of a tile, and a row of the output wants neighbouring columns together: a block of 8 strips turns
-// a tile's rows in shared memory, and writes 256 bytes of each. Rows go back to where the file has them, so that x needs
-// no sorting.
-#include "dequant.cuh"
+// The dense matrix, and x in the order of an arrangement.
 #include "params.h"
-#include "tile.cuh"
+#include "tile_dense.cuh"
 
-namespace gptq {
-
-template <int kBits, class Out>
-GPTQ_DEVICE void dequantize(const GptqExllamaV2DequantizeParams& p) {
-    using Pair = typename PairOf<Out>::type;
-    constexpr uint32_t kColumns = GPTQ_EXLLAMA_V2_DEQUANTIZE_COLUMNS;
-    // Elements from row to row: the rows of a store fall on different banks.
-    constexpr uint32_t kStride = kColumns + 8;
-    GPTQ_SHARED(uint4, turned, kTileRows * kStride / 8);
-    uint16_t* const rows = reinterpret_cast<uint16_t*>(turned);
-    const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, q = lane % 4;
-    const uint32_t first_column = p.first_column + blockIdx.x * kColumns, tile = blockIdx.y;
-    const uint32_t strip = first_column / kStripColumns + warp;
-
-    LaneTile<kBits> lane_tile;
-    const char* const weights = static_cast<const char*>(p.weights);
-    lane_tile.read(weights + (size_t(strip) * p.tiles + tile) * kTileBytes<kBits>, lane);
-#pragma unroll
-    for (uint32_t half = 0; half < 2 * kTileSteps; half++) {
-        const uint32_t group = high_product(2 * (tile * 2 * kTileSteps + half) + 1, p.inverse_of_group);
-        const size_t at = (size_t(strip) * p.groups + group) * 8 + g;
-        const uint32_t scales = load_constant(static_cast<const uint32_t*>(p.scales) + at);
-        const uint32_t zeros = load_constant(static_cast<const uint16_t*>(p.zeros) + at);
-        const float2 of_columns =
-            p.scale_dtype == GPTQ_DTYPE_F16 ? to_floats(f16x2{scales}) : to_floats(bf16x2{scales});
-        const LaneZeros<kBits, Pair> lane_zeros(zeros & 0xff, zeros >> 8);
-        Pair a[2];
-        unpack_half(lane_tile, half / 2, half % 2, lane_zeros, a);
-#pragma unroll
-        for (uint32_t second = 0; second < 2; second++) {
-            // Whole numbers of up to 9 bits times a 16-bit float: exact in f32, and rounded once.
-            const float2 codes = to_floats(a[second]);
-            const float scale = second == 0 ? of_columns.x : of_columns.y;
-            uint16_t* const to = rows + (half * 8 + 2 * q) * kStride + warp * kStripColumns + g + second * 8;
-            Out low, high;
-            round_to(codes.x * scale, low);
-            round_to(codes.y * scale, high);
-            to[0] = low.bits;
-            to[kStride] = high.bits;
-        }
-    }
-    __syncthreads();
-#pragma unroll
-    for (uint32_t at = threadIdx.x; at < kTileRows * kColumns / 8; at += GPTQ_EXLLAMA_V2_DEQUANTIZE_THREADS) {
-        const uint32_t row = at / (kColumns / 8), column = at % (kColumns / 8) * 8, k = tile * kTileRows + row;
-        if (k >= p.in_features || blockIdx.x * kColumns + column >= p.columns) continue;
-        const uint32_t to = p.order == nullptr ? k : p.order[k];
-        store_global(static_cast<Out*>(p.out) + size_t(to) * p.out_stride + blockIdx.x * kColumns + column,
-                     load<uint4>(rows + row * kStride + column));
-    }
-}
-
-}  // namespace gptq
-
-#define DEQUANTIZE(bits, X)                                                                               \
-    GPTQ_KERNEL(gptq_exllama_v2_dequantize_b##bits##_##X, GPTQ_EXLLAMA_V2_DEQUANTIZE_THREADS,             \
-                GptqExllamaV2DequantizeParams) {                                                          \
-        gptq::dequantize<bits, gptq::X>(params);                                                          \
-    }
-
-DEQUANTIZE(2, f16)
-DEQUANTIZE(3, f16)
-DEQUANTIZE(4, f16)
-DEQUANTIZE(8, f16)
+TILE_DEQUANTIZE(exllama_v2, 2, f16)
+TILE_DEQUANTIZE(exllama_v2, 3, f16)
+TILE_DEQUANTIZE(exllama_v2, 4, f16)
+TILE_DEQUANTIZE(exllama_v2, 8, f16)
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-DEQUANTIZE(2, bf16)
-DEQUANTIZE(3, bf16)
-DEQUANTIZE(4, bf16)
-DEQUANTIZE(8, bf16)
+TILE_DEQUANTIZE(exllama_v2, 2, bf16)
+TILE_DEQUANTIZE(exllama_v2, 3, bf16)
+TILE_DEQUANTIZE(exllama_v2, 4, bf16)
+TILE_DEQUANTIZE(exllama_v2, 8, bf16)
 #endif
-
-GPTQ_KERNEL(gptq_exllama_v2_gather, GPTQ_EXLLAMA_V2_GATHER_THREADS, GptqExllamaV2GatherParams) {
-    const uint32_t k = (blockIdx.x * GPTQ_EXLLAMA_V2_GATHER_THREADS + threadIdx.x) * 8;
-    gptq::let_next_kernel_begin();
-    uint32_t columns[8];
-#pragma unroll
-    for (uint32_t i = 0; i < 8; i++) columns[i] = k + i;
-    if (params.order != nullptr && k < params.in_features) {
-        const uint4 eight = gptq::load<uint4>(params.order + k);
-        const uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
-#pragma unroll
-        for (uint32_t i = 0; i < 8; i++) columns[i] = pairs[i / 2] >> (i % 2 * 16) & 0xffff;
-    }
-    gptq::wait_for_earlier_kernels();
-    if (k >= params.in_features) return;
-    const uint16_t* const row = params.x + size_t(blockIdx.y) * params.in_features;
-    uint32_t pairs[4];
-#pragma unroll
-    for (uint32_t i = 0; i < 4; i++) pairs[i] = row[columns[2 * i]] | uint32_t(row[columns[2 * i + 1]]) << 16;
-    gptq::store_global(params.out + size_t(blockIdx.y) * params.in_features + k,
-                       make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
-}
+TILE_GATHER(exllama_v2)

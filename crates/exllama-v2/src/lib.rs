@@ -15,12 +15,12 @@
 //!
 //! # Design, and its price
 //!
-//! - **Weights are arranged once**, on the GPU, as tensor cores take them ([`layout`]): a lane of a warp loads what it needs
-//!   in pieces of 16 bytes. The price: packed layers are not what lies in device memory, and loading takes a pass over them.
+//! - **Weights are arranged once**, on the GPU, as tensor cores take them ([`gptq_tiles::layout`]): a lane of a warp loads
+//!   what it needs in pieces of 16 bytes. The price: packed layers are not what lies in device memory, and loading takes a pass over them.
 //! - **Rows of act-order layers are sorted** when they are arranged, and x is brought into their order by a small kernel
 //!   ahead of each product.
-//! - **A few rows of x cost what one costs**, up to 8: x is the narrow operand of the tensor core ([`products`] says which
-//!   kernel runs). Weights are multiplied unscaled, as whole numbers less their zero point, which is exact; sums are f32 and
+//! - **A few rows of x cost what one costs**, up to 8: x is the narrow operand of the tensor core ([`gptq_tiles::products`]
+//!   says which kernel runs). Weights are multiplied unscaled, as whole numbers less their zero point, which is exact; sums are f32 and
 //!   scaled once for each group.
 //! - **Many rows** take the dense matrix, a panel of columns at a time in the scratch of the context, and products by
 //!   cuBLASLt.
@@ -28,21 +28,13 @@
 //!
 //! K has to be a multiple of 32, N of 8, and scales f16 or bf16.
 
-mod backend;
-mod kernels;
-pub mod layout;
-mod linear;
-mod memory;
-#[doc(hidden)] // For tests of the kernels elsewhere.
-pub mod params;
-pub mod products;
-
 use gptq_core::LayerInfo;
-use gptq_core::backend::{BackendId, Capabilities, GroupSizes, OptionSpec, Registration, Rejection, Speed};
+use gptq_core::backend::{
+    Backend, BackendId, Capabilities, GroupSizes, Options, Registration, Rejection, Speed,
+};
 use gptq_core::device::Device;
 use gptq_core::format::Bits;
-use gptq_core::tensor::DType;
-use gptq_cuda::{ComputeCapability, KernelImage, Matmul};
+use gptq_tiles::{Family, HALVES, OPTIONS};
 
 /// The name of this backend: `exllama_v2`.
 pub const ID: BackendId = BackendId::new("exllama_v2");
@@ -53,41 +45,21 @@ pub const REGISTRATION: Registration = Registration {
     summary: "2, 3, 4 and 8 bits on NVIDIA GPUs: weights arranged for tensor cores, a few rows at the speed of memory",
     options: &OPTIONS,
     accepts: Some(accepts),
-    ..Registration::new(ID, capabilities, backend::ExllamaBackend::open)
+    ..Registration::new(ID, capabilities, open)
 };
 
 gptq_core::register!(REGISTRATION);
 
-/// The family's fatbin, where it was built before this crate.
-const EMBEDDED: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/exllama_v2.rs"));
-/// The family of kernels.
-const FAMILY: &str = "exllama_v2";
-
-const DENSE_ROWS: &str = "dense_rows";
-const OPTIONS: [OptionSpec; 1] = [OptionSpec {
-    name: DENSE_ROWS,
-    help: "rows of x from which the dense matrix is written and multiplied by cuBLASLt, 0 for never; by default where \
-           that was measured to be faster",
-}];
-
-/// Tensor cores multiply bf16 from Ampere on.
-const BFLOAT16: ComputeCapability = ComputeCapability { major: 8, minor: 0 };
-const HALVES: [DType; 2] = [DType::F16, DType::BF16];
-
-fn x_dtypes(gpu: ComputeCapability) -> &'static [DType] {
-    if gpu >= BFLOAT16 { &HALVES } else { &[DType::F16] }
-}
+static FAMILY: Family =
+    Family { id: ID, name: "exllama_v2", kernels: include!(concat!(env!("OUT_DIR"), "/exllama_v2.rs")) };
 
 fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
-    let Device::Cuda(ordinal) = device else { return Err(elsewhere(device)) };
-    let gpu = gptq_cuda::probe(*ordinal)?;
-    KernelImage::find(FAMILY, EMBEDDED)?.check(&gpu)?;
-    Matmul::probe()?;
+    let gpu = FAMILY.probe(device)?;
     Ok(Capabilities {
         bits: &[Bits::TWO, Bits::THREE, Bits::FOUR, Bits::EIGHT],
         group_sizes: GroupSizes::MultipleOf(8),
         ragged_groups: false,
-        x_dtypes: x_dtypes(gpu.compute_capability),
+        x_dtypes: gptq_tiles::x_dtypes(gpu.compute_capability),
         scale_dtypes: &HALVES,
         in_features_multiple: 32,
         out_features_multiple: 8,
@@ -98,25 +70,10 @@ fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
     })
 }
 
-/// Whether the numbers of a layer are ones that the kernels count with.
 fn accepts(_device: &Device, layer: &LayerInfo) -> Result<(), Rejection> {
-    let most = if layer.act_order { layout::MOST_SORTED_ROWS } else { layout::MOST_ROWS };
-    let rows = layer.in_features;
-    if rows > most {
-        return Err(Rejection::other(
-            format!("the layer's in_features is {rows}, and the kernels count to {most}"),
-            "split the module, or choose another backend",
-        ));
-    }
-    if !kernels::counts(&layout::Arrangement::of(layer)) {
-        return Err(Rejection::other(
-            format!("the layer's out_features, {}, is more than the kernels count to", layer.out_features),
-            "split the module, or choose another backend",
-        ));
-    }
-    Ok(())
+    gptq_tiles::accepts(layer)
 }
 
-fn elsewhere(device: &Device) -> Rejection {
-    Rejection::DeviceKind { device: device.clone(), supported: "cuda".into() }
+fn open(device: &Device, options: &Options) -> gptq_core::Result<Box<dyn Backend>> {
+    FAMILY.open(device, options)
 }

@@ -13,13 +13,13 @@ use bindgen::callbacks::{ItemInfo, ItemKind, ParseCallbacks};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Which header becomes which module: one for each kernel family, in the crate that launches its kernels.
+/// Which header becomes which module: in the crate that launches the kernels of a family, or of several.
 const BINDINGS: [(&str, &str); 5] = [
     ("crates/kernel-build/tests/data/scale/params.h", "crates/cuda/examples/smoke/params.rs"),
     ("kernels/limits/params.h", "crates/cuda/src/timing/params.rs"),
     ("kernels/dequantize/params.h", "crates/torch-fallback/src/cuda/params.rs"),
     ("kernels/exllama_v1/params.h", "crates/exllama-v1/src/params.rs"),
-    ("kernels/exllama_v2/params.h", "crates/exllama-v2/src/params.rs"),
+    ("kernels/include/tile.h", "crates/tiles/src/params.rs"),
 ];
 
 fn main() -> ExitCode {

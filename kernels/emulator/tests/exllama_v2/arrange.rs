@@ -3,8 +3,8 @@
 use gptq_core::QuantLinear;
 use gptq_core::format::ZeroEncoding;
 use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
-use gptq_exllama_v2::layout::{Arranged, TILE_ROWS};
-use gptq_exllama_v2::params::{GptqExllamaV2ArrangeParams, GptqExllamaV2GroupsParams};
+use gptq_tiles::layout::{Arranged, TILE_ROWS};
+use gptq_tiles::params::{GptqTileArrangeParams, GptqTileGroupsParams};
 
 use crate::layer::{DeviceLayer, entries, format_name};
 use crate::{SEEDS, blocks, to_u32};
@@ -30,7 +30,7 @@ fn arrange(
         grid: [blocks(arrangement.strips, block[0]), blocks(arrangement.tiles, block[1]), 1],
         block: [128, 1, 1],
         shared_bytes: if source == "rows" { 0 } else { staged },
-        params: GptqExllamaV2ArrangeParams {
+        params: GptqTileArrangeParams {
             qweight: qweight.address(),
             order: to.order_address(),
             weights: weights.address_mut().cast(),
@@ -52,7 +52,7 @@ fn arrange(
         grid: [blocks(arrangement.group_elements() / 2, 256), 1, 1],
         block: [256, 1, 1],
         shared_bytes: 0,
-        params: GptqExllamaV2GroupsParams {
+        params: GptqTileGroupsParams {
             scales: packed_scales.address().cast(),
             qzeros: qzeros.address(),
             arranged_scales: scales.address_mut(),

@@ -3,7 +3,7 @@
 use gptq_conformance::oracle::Dense;
 use gptq_core::tensor::DType;
 use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
-use gptq_exllama_v2::params::{GptqExllamaV2DequantizeParams, GptqExllamaV2GatherParams};
+use gptq_tiles::params::{GptqTileDequantizeParams, GptqTileGatherParams};
 use half::{bf16, f16};
 
 use crate::layer::{DeviceLayer, dtype_code, entries};
@@ -24,7 +24,7 @@ fn dequantize(
         grid: [blocks(columns, 128), to_u32(arrangement.tiles), 1],
         block: [256, 1, 1],
         shared_bytes: 0,
-        params: GptqExllamaV2DequantizeParams {
+        params: GptqTileDequantizeParams {
             weights: layer.weights.address().cast(),
             scales: layer.scales.address().cast(),
             zeros: layer.zeros.address().cast(),
@@ -106,7 +106,7 @@ fn x_is_gathered_from_any_address() {
                 grid: [blocks(k, 1024), to_u32(rows), 1],
                 block: [128, 1, 1],
                 shared_bytes: 0,
-                params: GptqExllamaV2GatherParams {
+                params: GptqTileGatherParams {
                     x: x.address().wrapping_add(offset),
                     order: if sorted { order.address() } else { std::ptr::null() },
                     out: out.address_mut(),

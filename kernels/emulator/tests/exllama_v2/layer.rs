@@ -7,7 +7,7 @@ use gptq_core::format::{Bits, Packing};
 use gptq_core::tensor::DType;
 use gptq_core::{LayerInfo, QuantLinear};
 use gptq_emulator::Buffer;
-use gptq_exllama_v2::layout::{Arranged, Arrangement};
+use gptq_tiles::layout::{Arranged, Arrangement};
 
 /// What the backend says that it takes, on a GPU that multiplies bf16.
 const TAKEN: Capabilities = Capabilities {

@@ -6,8 +6,8 @@ use gptq_conformance::oracle::Dense;
 use gptq_conformance::{Accuracy, Activations, WeightRounding};
 use gptq_core::tensor::DType;
 use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
-use gptq_exllama_v2::params::GptqProductParams;
-use gptq_exllama_v2::products::{GpuShape, Kind, Product, Variant};
+use gptq_tiles::params::GptqProductParams;
+use gptq_tiles::products::{GpuShape, Kind, Product, Variant};
 use half::{bf16, f16};
 
 use crate::layer::{DeviceLayer, dtype_code, entries};

@@ -40,7 +40,7 @@ pub(crate) struct Shared {
 pub(crate) type KernelSet = Arc<[ProductKernels]>;
 
 /// A layer on a GPU.
-pub(crate) struct ExllamaLinear {
+pub(crate) struct TileLinear {
     pub(crate) info: LayerInfo,
     pub(crate) tensors: Tensors,
     /// By ascending numbers of rows.
@@ -67,7 +67,7 @@ struct Call<'a> {
 /// Rows of x for which the dense path is tried once when a model is made ready.
 const TRIED_ROWS: [usize; 3] = [128, 256, 512];
 
-impl ExllamaLinear {
+impl TileLinear {
     /// How its first calls are made.
     pub(crate) fn trial(&self) -> Trial<'_> {
         let dtype = match self.info.scale_dtype {
@@ -219,7 +219,7 @@ fn divided_bytes(product: &Product, rows: usize) -> usize {
     }
 }
 
-impl Linear for ExllamaLinear {
+impl Linear for TileLinear {
     fn forward(&self, x: &TensorRef<'_>, out: &mut TensorMut<'_>, context: &mut Context) -> Result<()> {
         let device = Device::Cuda(self.shared.gpu.info().ordinal);
         // What the addresses below may be used for rests on this.

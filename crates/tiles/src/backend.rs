@@ -14,11 +14,11 @@ use gptq_cuda::{
     ComputeCapability, CudaBuffer, CudaStream, CudaVersion, Gpu, KernelImage, Kernels, Matmul, try_calls,
 };
 
-use crate::kernels::{ArrangeKernels, Packed, ProductKernels};
-use crate::linear::{ExllamaLinear, KernelSet, Shared};
+use crate::kernels::{ArrangeKernels, FamilyKernels, Packed, ProductKernels};
+use crate::linear::{KernelSet, Shared, TileLinear};
 use crate::memory::{LayerPlan, Planner, Tensors, biases};
 use crate::products::{GpuShape, Product, Variant};
-use crate::{DENSE_ROWS, EMBEDDED, FAMILY, ID, x_dtypes};
+use crate::{DENSE_ROWS, Family, x_dtypes};
 
 /// Shared memory that kernels declare for themselves, at most.
 const DECLARED_SHARED_BYTES: u32 = 64;
@@ -27,9 +27,9 @@ const OVERLAPPING: (ComputeCapability, CudaVersion) =
     (ComputeCapability { major: 9, minor: 0 }, CudaVersion { major: 12, minor: 3 });
 
 /// The backend, opened for one model on a GPU.
-pub(crate) struct ExllamaBackend {
+pub(crate) struct TileBackend {
     gpu: Gpu,
-    kernels: Kernels,
+    kernels: FamilyKernels,
     /// Taken by the layers in step 2.
     matmul: Option<Matmul>,
     /// What the option says.
@@ -45,19 +45,20 @@ struct Ready {
     resident_bytes: usize,
 }
 
-impl ExllamaBackend {
-    pub(crate) fn open(device: &Device, options: &Options) -> Result<Box<dyn Backend>> {
-        let refused = |rejection: Rejection| Error::Rejected {
-            backend: ID,
-            subject: format!("on {device}"),
-            rejection: Box::new(rejection),
-        };
+impl TileBackend {
+    pub(crate) fn open(
+        family: &'static Family,
+        device: &Device,
+        options: &Options,
+    ) -> Result<Box<dyn Backend>> {
+        let refused = |rejection: Rejection| family.refused(device, rejection);
         let Device::Cuda(ordinal) = device else { return Err(refused(crate::elsewhere(device))) };
-        let image = KernelImage::find(FAMILY, EMBEDDED).map_err(refused)?;
+        let image = KernelImage::find(family.name, family.kernels).map_err(refused)?;
         let gpu = Gpu::open(*ordinal).map_err(refused)?;
         let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
         let matmul = Matmul::open(&gpu).map_err(refused)?;
-        let dense_rows = options.read(ID, DENSE_ROWS)?;
+        let dense_rows = options.read(family.id, DENSE_ROWS)?;
+        let kernels = FamilyKernels { family, kernels };
         Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), dense_rows, scratch_bytes: 0 }))
     }
 
@@ -156,7 +157,7 @@ fn packed_bytes(layer: &QuantLinear) -> usize {
     planner.end()
 }
 
-impl Backend for ExllamaBackend {
+impl Backend for TileBackend {
     fn convert_format(&mut self, layer: &mut QuantLinear) -> Result<Outcome> {
         layer.convert_zeros(ZeroEncoding::V2);
         Ok(Outcome::Done)
@@ -164,7 +165,7 @@ impl Backend for ExllamaBackend {
 
     fn init_buffers(&mut self, layers: &mut LayerSource<'_>) -> Result<Vec<(LayerId, Box<dyn Linear>)>> {
         let matmul = self.matmul.take().ok_or_else(|| Error::Backend {
-            backend: ID,
+            backend: self.kernels.family.id,
             message: "init_buffers was called twice; open the backend again".into(),
             source: None,
         })?;
@@ -195,7 +196,7 @@ impl Backend for ExllamaBackend {
             };
             let products = Product::of_layer(&tensors.arrangement, variant, self.gpu_shape());
             ids.push(id);
-            linears.push(ExllamaLinear {
+            linears.push(TileLinear {
                 info: layer,
                 dense_from: match self.dense_rows {
                     Some(0) => usize::MAX,
@@ -210,8 +211,8 @@ impl Backend for ExllamaBackend {
                 resident_bytes,
             });
         }
-        self.scratch_bytes = linears.iter().map(ExllamaLinear::scratch_bytes).max().unwrap_or(0);
-        try_calls(&self.gpu, self.scratch_bytes, linears.iter().map(ExllamaLinear::trial))?;
+        self.scratch_bytes = linears.iter().map(TileLinear::scratch_bytes).max().unwrap_or(0);
+        try_calls(&self.gpu, self.scratch_bytes, linears.iter().map(TileLinear::trial))?;
         let boxed = linears.into_iter().map(|linear| Box::new(linear) as Box<dyn Linear>);
         Ok(ids.into_iter().zip(boxed).collect())
     }

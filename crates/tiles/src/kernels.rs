@@ -1,4 +1,4 @@
-//! The kernels of kernels/exllama_v2, each with the launch that it counts on. `params.h` says what each of them takes.
+//! The kernels of a family, each with the launch that it counts on. kernels/include/tile.h says what each of them takes.
 #![expect(unsafe_code, reason = "promises what parameters the kernels take")]
 
 use std::ffi::c_void;
@@ -10,40 +10,51 @@ use gptq_core::tensor::DType;
 use gptq_cuda::arguments::{count, pointer};
 use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
 
+use crate::Family;
 use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
 use crate::memory::{Bias, Tensors};
 use crate::params::{
-    GPTQ_DTYPE_BF16, GPTQ_DTYPE_F16, GPTQ_DTYPE_F32, GPTQ_EXLLAMA_V2_ARRANGE_THREADS,
-    GPTQ_EXLLAMA_V2_DEQUANTIZE_COLUMNS, GPTQ_EXLLAMA_V2_DEQUANTIZE_THREADS, GPTQ_EXLLAMA_V2_GATHER_THREADS,
-    GPTQ_EXLLAMA_V2_GROUPS_THREADS, GPTQ_EXLLAMA_V2_STRIP_COLUMNS, GPTQ_EXLLAMA_V2_TILE_ROWS,
-    GptqExllamaV2ArrangeParams, GptqExllamaV2DequantizeParams, GptqExllamaV2GatherParams,
-    GptqExllamaV2GroupsParams, GptqProductParams,
+    GPTQ_DTYPE_BF16, GPTQ_DTYPE_F16, GPTQ_DTYPE_F32, GPTQ_TILE_ARRANGE_THREADS, GPTQ_TILE_DEQUANTIZE_COLUMNS,
+    GPTQ_TILE_DEQUANTIZE_THREADS, GPTQ_TILE_GATHER_THREADS, GPTQ_TILE_GROUPS_THREADS, GPTQ_TILE_ROWS,
+    GPTQ_TILE_STRIP_COLUMNS, GptqProductParams, GptqTileArrangeParams, GptqTileDequantizeParams,
+    GptqTileGatherParams, GptqTileGroupsParams,
 };
 use crate::products::{Kind, Product, Variant};
 
-// SAFETY: made by `cargo xtask codegen` of product.h; the products of products.cuh take it.
+// SAFETY: made by `cargo xtask codegen` of tile.h; the products of every family take it.
 unsafe impl Params for GptqProductParams {}
-// SAFETY: as above, of the params.h of the family; `gptq_exllama_v2_arrange_*` take it.
-unsafe impl Params for GptqExllamaV2ArrangeParams {}
-// SAFETY: as above; `gptq_exllama_v2_groups_*` take it.
-unsafe impl Params for GptqExllamaV2GroupsParams {}
-// SAFETY: as above; `gptq_exllama_v2_dequantize_*` take it.
-unsafe impl Params for GptqExllamaV2DequantizeParams {}
-// SAFETY: as above; `gptq_exllama_v2_gather` takes it.
-unsafe impl Params for GptqExllamaV2GatherParams {}
+// SAFETY: as above; `gptq_<family>_arrange_*` take it.
+unsafe impl Params for GptqTileArrangeParams {}
+// SAFETY: as above; `gptq_<family>_groups_*` take it.
+unsafe impl Params for GptqTileGroupsParams {}
+// SAFETY: as above; `gptq_<family>_dequantize_*` take it.
+unsafe impl Params for GptqTileDequantizeParams {}
+// SAFETY: as above; `gptq_<family>_gather` takes it.
+unsafe impl Params for GptqTileGatherParams {}
 
-const _: () = assert!(GPTQ_EXLLAMA_V2_TILE_ROWS as usize == TILE_ROWS, "layout.rs and params.h are one");
-const _: () =
-    assert!(GPTQ_EXLLAMA_V2_STRIP_COLUMNS as usize == STRIP_COLUMNS, "layout.rs and params.h are one");
+const _: () = assert!(GPTQ_TILE_ROWS as usize == TILE_ROWS, "layout.rs and tile.h are one");
+const _: () = assert!(GPTQ_TILE_STRIP_COLUMNS as usize == STRIP_COLUMNS, "layout.rs and tile.h are one");
 
 /// Columns of a panel of the dense matrix are counted in these.
-pub(crate) const PANEL_COLUMNS: usize = GPTQ_EXLLAMA_V2_DEQUANTIZE_COLUMNS as usize;
+pub(crate) const PANEL_COLUMNS: usize = GPTQ_TILE_DEQUANTIZE_COLUMNS as usize;
+
+/// The loaded kernels of a family.
+pub(crate) struct FamilyKernels {
+    pub(crate) family: &'static Family,
+    pub(crate) kernels: Kernels,
+}
+
+impl FamilyKernels {
+    fn kernel<P: Params>(&self, name: &str) -> Result<Kernel<P>> {
+        self.kernels.kernel(&format!("gptq_{}_{name}", self.family.name))
+    }
+}
 
 /// The kernels that multiply, for layers of one variant and x of one type.
 pub(crate) struct ProductKernels {
     products: Vec<(Kind, Kernel<GptqProductParams>)>,
-    dequantize: Kernel<GptqExllamaV2DequantizeParams>,
-    gather: Kernel<GptqExllamaV2GatherParams>,
+    dequantize: Kernel<GptqTileDequantizeParams>,
+    gather: Kernel<GptqTileGatherParams>,
     dtype: DType,
     overlaps: bool,
 }
@@ -78,7 +89,7 @@ pub(crate) struct Panel {
 impl ProductKernels {
     /// Looks them up, which loads them. `shared_bytes` is what blocks may have.
     pub(crate) fn load(
-        kernels: &Kernels,
+        kernels: &FamilyKernels,
         variant: Variant,
         dtype: DType,
         shared_bytes: usize,
@@ -86,14 +97,14 @@ impl ProductKernels {
     ) -> Result<Self> {
         let product = |kind: Kind| {
             let (width, run) = (variant.width(), variant.run_rows);
-            let kernel = kernels.kernel(&format!("gptq_exllama_v2_{kind}_{width}_r{run}_{dtype}"))?;
+            let kernel = kernels.kernel(&format!("{kind}_{width}_r{run}_{dtype}"))?;
             kernel.allow_shared_bytes(count(shared_bytes))?;
             Ok((kind, kernel))
         };
         Ok(Self {
             products: variant.kinds().map(product).collect::<Result<_>>()?,
-            dequantize: kernels.kernel(&format!("gptq_exllama_v2_dequantize_b{}_{dtype}", variant.bits))?,
-            gather: kernels.kernel("gptq_exllama_v2_gather")?,
+            dequantize: kernels.kernel(&format!("dequantize_b{}_{dtype}", variant.bits))?,
+            gather: kernels.kernel("gather")?,
             dtype,
             overlaps,
         })
@@ -165,7 +176,7 @@ impl ProductKernels {
         panel: &Panel,
     ) -> Result<()> {
         let arrangement = &layer.arrangement;
-        let params = GptqExllamaV2DequantizeParams {
+        let params = GptqTileDequantizeParams {
             weights: pointer(layer.weights),
             scales: pointer(layer.scales),
             zeros: pointer(layer.zeros),
@@ -181,7 +192,7 @@ impl ProductKernels {
             scale_dtype: dtype_code(layer.scale_dtype),
         };
         let grid = [count(panel.columns.div_ceil(PANEL_COLUMNS)), count(arrangement.tiles), 1];
-        let launch = Launch::new(grid, [GPTQ_EXLLAMA_V2_DEQUANTIZE_THREADS, 1, 1]);
+        let launch = Launch::new(grid, [GPTQ_TILE_DEQUANTIZE_THREADS, 1, 1]);
         // SAFETY: as in `multiply`.
         unsafe { self.dequantize.launch(stream, &launch, &params) }
     }
@@ -200,14 +211,14 @@ impl ProductKernels {
         rows: usize,
     ) -> Result<()> {
         let in_features = layer.arrangement.in_features;
-        let params = GptqExllamaV2GatherParams {
+        let params = GptqTileGatherParams {
             x: pointer(x),
             order: pointer(layer.order),
             out: pointer::<u16>(out).cast_mut(),
             in_features: count(in_features),
             reserved: 0,
         };
-        let threads = GPTQ_EXLLAMA_V2_GATHER_THREADS;
+        let threads = GPTQ_TILE_GATHER_THREADS;
         let grid = [count(in_features.div_ceil(threads as usize * 8)), count(rows), 1];
         // SAFETY: as in `multiply`.
         unsafe { self.gather.launch(stream, &Launch::new(grid, [threads, 1, 1]), &params) }
@@ -216,10 +227,10 @@ impl ProductKernels {
 
 /// The kernels that arrange layers of one format.
 pub(crate) struct ArrangeKernels {
-    blocks: Kernel<GptqExllamaV2ArrangeParams>,
-    sorted: Kernel<GptqExllamaV2ArrangeParams>,
-    rows: Kernel<GptqExllamaV2ArrangeParams>,
-    groups: Kernel<GptqExllamaV2GroupsParams>,
+    blocks: Kernel<GptqTileArrangeParams>,
+    sorted: Kernel<GptqTileArrangeParams>,
+    rows: Kernel<GptqTileArrangeParams>,
+    groups: Kernel<GptqTileGroupsParams>,
     shared_bytes: usize,
 }
 
@@ -233,11 +244,16 @@ pub(crate) struct Packed {
 }
 
 impl ArrangeKernels {
-    pub(crate) fn load(kernels: &Kernels, bits: Bits, packing: Packing, shared_bytes: usize) -> Result<Self> {
+    pub(crate) fn load(
+        kernels: &FamilyKernels,
+        bits: Bits,
+        packing: Packing,
+        shared_bytes: usize,
+    ) -> Result<Self> {
         let planar = packing == Packing::Planar && bits == Bits::THREE;
         let format = format!("b{bits}{}", if planar { "p" } else { "" });
         let arrange = |source: &str| {
-            let kernel = kernels.kernel(&format!("gptq_exllama_v2_arrange_{source}_{format}"))?;
+            let kernel = kernels.kernel(&format!("arrange_{source}_{format}"))?;
             kernel.allow_shared_bytes(count(shared_bytes))?;
             Ok(kernel)
         };
@@ -245,7 +261,7 @@ impl ArrangeKernels {
             blocks: arrange("blocks")?,
             sorted: arrange("sorted")?,
             rows: arrange("rows")?,
-            groups: kernels.kernel(&format!("gptq_exllama_v2_groups_{format}"))?,
+            groups: kernels.kernel(&format!("groups_{format}"))?,
             shared_bytes,
         })
     }
@@ -271,7 +287,7 @@ impl ArrangeKernels {
         } else {
             (&self.rows, BLOCK, 0)
         };
-        let params = GptqExllamaV2ArrangeParams {
+        let params = GptqTileArrangeParams {
             qweight: pointer(from.qweight),
             order: pointer(to.order),
             weights: pointer::<c_void>(to.weights).cast_mut(),
@@ -283,11 +299,11 @@ impl ArrangeKernels {
             block_tiles: count(tiles),
         };
         let grid = [count(arrangement.strips.div_ceil(strips)), count(arrangement.tiles.div_ceil(tiles)), 1];
-        let threads = if to.order == 0 { BLOCK_THREADS } else { GPTQ_EXLLAMA_V2_ARRANGE_THREADS };
+        let threads = if to.order == 0 { BLOCK_THREADS } else { GPTQ_TILE_ARRANGE_THREADS };
         let launch = Launch::new(grid, [threads, 1, 1]).shared_bytes(count(shared));
-        // SAFETY: the caller promises both layers; the grid and the shared memory are those of params.h.
+        // SAFETY: the caller promises both layers; the grid and the shared memory are those of tile.h.
         unsafe { kernel.launch(stream, &launch, &params) }?;
-        let params = GptqExllamaV2GroupsParams {
+        let params = GptqTileGroupsParams {
             scales: pointer(from.scales),
             qzeros: pointer(from.qzeros),
             arranged_scales: pointer::<u16>(to.scales).cast_mut(),
@@ -297,7 +313,7 @@ impl ArrangeKernels {
             groups: count(from.groups),
             arranged_groups: count(arrangement.groups),
         };
-        let threads = GPTQ_EXLLAMA_V2_GROUPS_THREADS;
+        let threads = GPTQ_TILE_GROUPS_THREADS;
         let grid = [count((arrangement.group_elements() / 2).div_ceil(threads as usize)), 1, 1];
         // SAFETY: as above.
         unsafe { self.groups.launch(stream, &Launch::new(grid, [threads, 1, 1]), &params) }

@@ -1,17 +1,17 @@
-//! Generated from kernels/exllama_v2/params.h by `cargo xtask codegen`; do not edit.
+//! Generated from kernels/include/tile.h by `cargo xtask codegen`; do not edit.
 #![allow(clippy::all, rustdoc::all)] // It is written for C.
 #![allow(dead_code, missing_docs, unreachable_pub, unused_qualifications)]
 
 pub const GPTQ_DTYPE_F32: u32 = 0;
 pub const GPTQ_DTYPE_F16: u32 = 1;
 pub const GPTQ_DTYPE_BF16: u32 = 2;
-pub const GPTQ_EXLLAMA_V2_TILE_ROWS: u32 = 64;
-pub const GPTQ_EXLLAMA_V2_STRIP_COLUMNS: u32 = 16;
-pub const GPTQ_EXLLAMA_V2_ARRANGE_THREADS: u32 = 512;
-pub const GPTQ_EXLLAMA_V2_GROUPS_THREADS: u32 = 256;
-pub const GPTQ_EXLLAMA_V2_DEQUANTIZE_THREADS: u32 = 256;
-pub const GPTQ_EXLLAMA_V2_DEQUANTIZE_COLUMNS: u32 = 128;
-pub const GPTQ_EXLLAMA_V2_GATHER_THREADS: u32 = 128;
+pub const GPTQ_TILE_ROWS: u32 = 64;
+pub const GPTQ_TILE_STRIP_COLUMNS: u32 = 16;
+pub const GPTQ_TILE_ARRANGE_THREADS: u32 = 512;
+pub const GPTQ_TILE_GROUPS_THREADS: u32 = 256;
+pub const GPTQ_TILE_DEQUANTIZE_THREADS: u32 = 256;
+pub const GPTQ_TILE_DEQUANTIZE_COLUMNS: u32 = 128;
+pub const GPTQ_TILE_GATHER_THREADS: u32 = 128;
 #[doc = " The weights are arranged as tile.cuh says. Every pointer but bias and out is aligned to 16 bytes."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -89,7 +89,7 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct GptqExllamaV2ArrangeParams {
+pub struct GptqTileArrangeParams {
     #[doc = " [K * bits / 32, N], as files hold it."]
     pub qweight: *const u32,
     #[doc = " Which row of the file is which row of the arrangement, [tiles * 64] of 16 bits, any past K; null for `blocks`."]
@@ -106,31 +106,30 @@ pub struct GptqExllamaV2ArrangeParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GptqExllamaV2ArrangeParams"][::core::mem::size_of::<GptqExllamaV2ArrangeParams>() - 48usize];
-    ["Alignment of GptqExllamaV2ArrangeParams"]
-        [::core::mem::align_of::<GptqExllamaV2ArrangeParams>() - 8usize];
-    ["Offset of field: GptqExllamaV2ArrangeParams::qweight"]
-        [::core::mem::offset_of!(GptqExllamaV2ArrangeParams, qweight) - 0usize];
-    ["Offset of field: GptqExllamaV2ArrangeParams::order"]
-        [::core::mem::offset_of!(GptqExllamaV2ArrangeParams, order) - 8usize];
-    ["Offset of field: GptqExllamaV2ArrangeParams::weights"]
-        [::core::mem::offset_of!(GptqExllamaV2ArrangeParams, weights) - 16usize];
-    ["Offset of field: GptqExllamaV2ArrangeParams::in_features"]
-        [::core::mem::offset_of!(GptqExllamaV2ArrangeParams, in_features) - 24usize];
-    ["Offset of field: GptqExllamaV2ArrangeParams::out_features"]
-        [::core::mem::offset_of!(GptqExllamaV2ArrangeParams, out_features) - 28usize];
-    ["Offset of field: GptqExllamaV2ArrangeParams::strips"]
-        [::core::mem::offset_of!(GptqExllamaV2ArrangeParams, strips) - 32usize];
-    ["Offset of field: GptqExllamaV2ArrangeParams::tiles"]
-        [::core::mem::offset_of!(GptqExllamaV2ArrangeParams, tiles) - 36usize];
-    ["Offset of field: GptqExllamaV2ArrangeParams::block_strips"]
-        [::core::mem::offset_of!(GptqExllamaV2ArrangeParams, block_strips) - 40usize];
-    ["Offset of field: GptqExllamaV2ArrangeParams::block_tiles"]
-        [::core::mem::offset_of!(GptqExllamaV2ArrangeParams, block_tiles) - 44usize];
+    ["Size of GptqTileArrangeParams"][::core::mem::size_of::<GptqTileArrangeParams>() - 48usize];
+    ["Alignment of GptqTileArrangeParams"][::core::mem::align_of::<GptqTileArrangeParams>() - 8usize];
+    ["Offset of field: GptqTileArrangeParams::qweight"]
+        [::core::mem::offset_of!(GptqTileArrangeParams, qweight) - 0usize];
+    ["Offset of field: GptqTileArrangeParams::order"]
+        [::core::mem::offset_of!(GptqTileArrangeParams, order) - 8usize];
+    ["Offset of field: GptqTileArrangeParams::weights"]
+        [::core::mem::offset_of!(GptqTileArrangeParams, weights) - 16usize];
+    ["Offset of field: GptqTileArrangeParams::in_features"]
+        [::core::mem::offset_of!(GptqTileArrangeParams, in_features) - 24usize];
+    ["Offset of field: GptqTileArrangeParams::out_features"]
+        [::core::mem::offset_of!(GptqTileArrangeParams, out_features) - 28usize];
+    ["Offset of field: GptqTileArrangeParams::strips"]
+        [::core::mem::offset_of!(GptqTileArrangeParams, strips) - 32usize];
+    ["Offset of field: GptqTileArrangeParams::tiles"]
+        [::core::mem::offset_of!(GptqTileArrangeParams, tiles) - 36usize];
+    ["Offset of field: GptqTileArrangeParams::block_strips"]
+        [::core::mem::offset_of!(GptqTileArrangeParams, block_strips) - 40usize];
+    ["Offset of field: GptqTileArrangeParams::block_tiles"]
+        [::core::mem::offset_of!(GptqTileArrangeParams, block_tiles) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct GptqExllamaV2GroupsParams {
+pub struct GptqTileGroupsParams {
     #[doc = " [groups, N] of 16-bit floats, and [groups, ceil(N * bits / 32)] packed, direct (v2) zero points."]
     pub scales: *const u16,
     pub qzeros: *const u32,
@@ -145,32 +144,32 @@ pub struct GptqExllamaV2GroupsParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GptqExllamaV2GroupsParams"][::core::mem::size_of::<GptqExllamaV2GroupsParams>() - 48usize];
-    ["Alignment of GptqExllamaV2GroupsParams"][::core::mem::align_of::<GptqExllamaV2GroupsParams>() - 8usize];
-    ["Offset of field: GptqExllamaV2GroupsParams::scales"]
-        [::core::mem::offset_of!(GptqExllamaV2GroupsParams, scales) - 0usize];
-    ["Offset of field: GptqExllamaV2GroupsParams::qzeros"]
-        [::core::mem::offset_of!(GptqExllamaV2GroupsParams, qzeros) - 8usize];
-    ["Offset of field: GptqExllamaV2GroupsParams::arranged_scales"]
-        [::core::mem::offset_of!(GptqExllamaV2GroupsParams, arranged_scales) - 16usize];
-    ["Offset of field: GptqExllamaV2GroupsParams::arranged_zeros"]
-        [::core::mem::offset_of!(GptqExllamaV2GroupsParams, arranged_zeros) - 24usize];
-    ["Offset of field: GptqExllamaV2GroupsParams::out_features"]
-        [::core::mem::offset_of!(GptqExllamaV2GroupsParams, out_features) - 32usize];
-    ["Offset of field: GptqExllamaV2GroupsParams::strips"]
-        [::core::mem::offset_of!(GptqExllamaV2GroupsParams, strips) - 36usize];
-    ["Offset of field: GptqExllamaV2GroupsParams::groups"]
-        [::core::mem::offset_of!(GptqExllamaV2GroupsParams, groups) - 40usize];
-    ["Offset of field: GptqExllamaV2GroupsParams::arranged_groups"]
-        [::core::mem::offset_of!(GptqExllamaV2GroupsParams, arranged_groups) - 44usize];
+    ["Size of GptqTileGroupsParams"][::core::mem::size_of::<GptqTileGroupsParams>() - 48usize];
+    ["Alignment of GptqTileGroupsParams"][::core::mem::align_of::<GptqTileGroupsParams>() - 8usize];
+    ["Offset of field: GptqTileGroupsParams::scales"]
+        [::core::mem::offset_of!(GptqTileGroupsParams, scales) - 0usize];
+    ["Offset of field: GptqTileGroupsParams::qzeros"]
+        [::core::mem::offset_of!(GptqTileGroupsParams, qzeros) - 8usize];
+    ["Offset of field: GptqTileGroupsParams::arranged_scales"]
+        [::core::mem::offset_of!(GptqTileGroupsParams, arranged_scales) - 16usize];
+    ["Offset of field: GptqTileGroupsParams::arranged_zeros"]
+        [::core::mem::offset_of!(GptqTileGroupsParams, arranged_zeros) - 24usize];
+    ["Offset of field: GptqTileGroupsParams::out_features"]
+        [::core::mem::offset_of!(GptqTileGroupsParams, out_features) - 32usize];
+    ["Offset of field: GptqTileGroupsParams::strips"]
+        [::core::mem::offset_of!(GptqTileGroupsParams, strips) - 36usize];
+    ["Offset of field: GptqTileGroupsParams::groups"]
+        [::core::mem::offset_of!(GptqTileGroupsParams, groups) - 40usize];
+    ["Offset of field: GptqTileGroupsParams::arranged_groups"]
+        [::core::mem::offset_of!(GptqTileGroupsParams, arranged_groups) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct GptqExllamaV2DequantizeParams {
+pub struct GptqTileDequantizeParams {
     pub weights: *const ::core::ffi::c_void,
     pub scales: *const ::core::ffi::c_void,
     pub zeros: *const ::core::ffi::c_void,
-    #[doc = " As for GptqExllamaV2ArrangeParams."]
+    #[doc = " As for GptqTileArrangeParams."]
     pub order: *const u16,
     #[doc = " [K, columns] with out_stride elements from row to row."]
     pub out: *mut ::core::ffi::c_void,
@@ -187,40 +186,38 @@ pub struct GptqExllamaV2DequantizeParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GptqExllamaV2DequantizeParams"]
-        [::core::mem::size_of::<GptqExllamaV2DequantizeParams>() - 72usize];
-    ["Alignment of GptqExllamaV2DequantizeParams"]
-        [::core::mem::align_of::<GptqExllamaV2DequantizeParams>() - 8usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::weights"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, weights) - 0usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::scales"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, scales) - 8usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::zeros"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, zeros) - 16usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::order"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, order) - 24usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::out"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, out) - 32usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::in_features"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, in_features) - 40usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::tiles"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, tiles) - 44usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::groups"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, groups) - 48usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::inverse_of_group"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, inverse_of_group) - 52usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::first_column"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, first_column) - 56usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::columns"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, columns) - 60usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::out_stride"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, out_stride) - 64usize];
-    ["Offset of field: GptqExllamaV2DequantizeParams::scale_dtype"]
-        [::core::mem::offset_of!(GptqExllamaV2DequantizeParams, scale_dtype) - 68usize];
+    ["Size of GptqTileDequantizeParams"][::core::mem::size_of::<GptqTileDequantizeParams>() - 72usize];
+    ["Alignment of GptqTileDequantizeParams"][::core::mem::align_of::<GptqTileDequantizeParams>() - 8usize];
+    ["Offset of field: GptqTileDequantizeParams::weights"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, weights) - 0usize];
+    ["Offset of field: GptqTileDequantizeParams::scales"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, scales) - 8usize];
+    ["Offset of field: GptqTileDequantizeParams::zeros"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, zeros) - 16usize];
+    ["Offset of field: GptqTileDequantizeParams::order"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, order) - 24usize];
+    ["Offset of field: GptqTileDequantizeParams::out"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, out) - 32usize];
+    ["Offset of field: GptqTileDequantizeParams::in_features"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, in_features) - 40usize];
+    ["Offset of field: GptqTileDequantizeParams::tiles"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, tiles) - 44usize];
+    ["Offset of field: GptqTileDequantizeParams::groups"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, groups) - 48usize];
+    ["Offset of field: GptqTileDequantizeParams::inverse_of_group"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, inverse_of_group) - 52usize];
+    ["Offset of field: GptqTileDequantizeParams::first_column"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, first_column) - 56usize];
+    ["Offset of field: GptqTileDequantizeParams::columns"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, columns) - 60usize];
+    ["Offset of field: GptqTileDequantizeParams::out_stride"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, out_stride) - 64usize];
+    ["Offset of field: GptqTileDequantizeParams::scale_dtype"]
+        [::core::mem::offset_of!(GptqTileDequantizeParams, scale_dtype) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct GptqExllamaV2GatherParams {
+pub struct GptqTileGatherParams {
     pub x: *const u16,
     pub order: *const u16,
     pub out: *mut u16,
@@ -229,16 +226,15 @@ pub struct GptqExllamaV2GatherParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GptqExllamaV2GatherParams"][::core::mem::size_of::<GptqExllamaV2GatherParams>() - 32usize];
-    ["Alignment of GptqExllamaV2GatherParams"][::core::mem::align_of::<GptqExllamaV2GatherParams>() - 8usize];
-    ["Offset of field: GptqExllamaV2GatherParams::x"]
-        [::core::mem::offset_of!(GptqExllamaV2GatherParams, x) - 0usize];
-    ["Offset of field: GptqExllamaV2GatherParams::order"]
-        [::core::mem::offset_of!(GptqExllamaV2GatherParams, order) - 8usize];
-    ["Offset of field: GptqExllamaV2GatherParams::out"]
-        [::core::mem::offset_of!(GptqExllamaV2GatherParams, out) - 16usize];
-    ["Offset of field: GptqExllamaV2GatherParams::in_features"]
-        [::core::mem::offset_of!(GptqExllamaV2GatherParams, in_features) - 24usize];
-    ["Offset of field: GptqExllamaV2GatherParams::reserved"]
-        [::core::mem::offset_of!(GptqExllamaV2GatherParams, reserved) - 28usize];
+    ["Size of GptqTileGatherParams"][::core::mem::size_of::<GptqTileGatherParams>() - 32usize];
+    ["Alignment of GptqTileGatherParams"][::core::mem::align_of::<GptqTileGatherParams>() - 8usize];
+    ["Offset of field: GptqTileGatherParams::x"][::core::mem::offset_of!(GptqTileGatherParams, x) - 0usize];
+    ["Offset of field: GptqTileGatherParams::order"]
+        [::core::mem::offset_of!(GptqTileGatherParams, order) - 8usize];
+    ["Offset of field: GptqTileGatherParams::out"]
+        [::core::mem::offset_of!(GptqTileGatherParams, out) - 16usize];
+    ["Offset of field: GptqTileGatherParams::in_features"]
+        [::core::mem::offset_of!(GptqTileGatherParams, in_features) - 24usize];
+    ["Offset of field: GptqTileGatherParams::reserved"]
+        [::core::mem::offset_of!(GptqTileGatherParams, reserved) - 28usize];
 };

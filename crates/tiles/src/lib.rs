@@ -1,0 +1,129 @@
+//! What backends share whose layers are arranged in tiles for the tensor cores of NVIDIA GPUs.
+//!
+//! The arrangement ([`layout`]), the table of products ([`products`]), the three steps and `forward` are the same for all of
+//! them. A backend adds its kernels, instantiated from the same headers, and says what it can run. It is no backend itself
+//! and registers nothing.
+//!
+//! ```
+//! use gptq_core::backend::{Backend, BackendId, Options};
+//! use gptq_core::device::Device;
+//! use gptq_tiles::Family;
+//!
+//! static FAMILY: Family = Family { id: BackendId::new("mine"), name: "mine", kernels: None };
+//!
+//! fn open(device: &Device, options: &Options) -> gptq_core::Result<Box<dyn Backend>> {
+//!     FAMILY.open(device, options)
+//! }
+//! # assert!(open(&Device::Cpu, &Options::default()).is_err());
+//! ```
+//!
+//! # Design, and its price
+//!
+//! - **Weights are arranged once**, on the GPU, as tensor cores take them: a lane of a warp loads what it needs in pieces of
+//!   16 bytes. The price: packed layers are not what lies in device memory, and loading takes a pass over them.
+//! - **Rows of act-order layers are sorted** when they are arranged, and x is brought into their order by a small kernel
+//!   ahead of each product.
+//! - **A few rows of x cost what one costs**, up to 8: x is the narrow operand of the tensor core. Weights are multiplied
+//!   unscaled, as whole numbers less their zero point, which is exact; sums are f32 and scaled once for each group.
+//! - **Many rows** take the dense matrix, a panel of columns at a time in the scratch of the context, and products by
+//!   cuBLASLt.
+//! - **Equal calls give equal bits.** Sums of warps and blocks are added in order; nothing is added atomically.
+
+mod backend;
+mod kernels;
+pub mod layout;
+mod linear;
+mod memory;
+#[doc(hidden)] // For tests of the kernels elsewhere.
+pub mod params;
+pub mod products;
+
+use gptq_core::backend::{Backend, BackendId, OptionSpec, Options, Rejection};
+use gptq_core::device::Device;
+use gptq_core::tensor::DType;
+use gptq_core::{Error, LayerInfo, Result};
+use gptq_cuda::{ComputeCapability, DeviceInfo, KernelImage, Matmul};
+
+/// A backend of this kind: what tells it from others.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "backends of other crates write it as a literal")]
+pub struct Family {
+    /// The backend.
+    pub id: BackendId,
+    /// Its family of kernels: the file is `<name>.fatbin`, and their names begin with `gptq_<name>_`.
+    pub name: &'static str,
+    /// That file, where it was built before the backend's crate.
+    pub kernels: Option<&'static [u8]>,
+}
+
+impl Family {
+    /// The GPU, where there is one with what the family needs. It allocates nothing and opens nothing.
+    ///
+    /// # Errors
+    /// What is missing: the device is no GPU, there is no driver, or none of the kernels or no cuBLASLt for it.
+    pub fn probe(&self, device: &Device) -> Result<DeviceInfo, Rejection> {
+        let Device::Cuda(ordinal) = device else { return Err(elsewhere(device)) };
+        let gpu = gptq_cuda::probe(*ordinal)?;
+        KernelImage::find(self.name, self.kernels)?.check(&gpu)?;
+        Matmul::probe()?;
+        Ok(gpu)
+    }
+
+    /// Opens the backend for one model on a GPU. Of the options it reads those of [`OPTIONS`].
+    ///
+    /// # Errors
+    /// As [`probe`](Self::probe), where a kernel cannot be loaded, and for an option that is no number.
+    pub fn open(&'static self, device: &Device, options: &Options) -> Result<Box<dyn Backend>> {
+        backend::TileBackend::open(self, device, options)
+    }
+
+    fn refused(&self, device: &Device, rejection: Rejection) -> Error {
+        Error::Rejected { backend: self.id, subject: format!("on {device}"), rejection: Box::new(rejection) }
+    }
+}
+
+const DENSE_ROWS: &str = "dense_rows";
+
+/// The options that every family reads.
+pub const OPTIONS: [OptionSpec; 1] = [OptionSpec {
+    name: DENSE_ROWS,
+    help: "rows of x from which the dense matrix is written and multiplied by cuBLASLt, 0 for never; by default where \
+           that was measured to be faster",
+}];
+
+/// Tensor cores multiply bf16 from Ampere on.
+const BFLOAT16: ComputeCapability = ComputeCapability { major: 8, minor: 0 };
+
+/// The types that scales may have, and x where tensor cores multiply both.
+pub const HALVES: [DType; 2] = [DType::F16, DType::BF16];
+
+/// The types that x may have on a GPU.
+pub fn x_dtypes(gpu: ComputeCapability) -> &'static [DType] {
+    if gpu >= BFLOAT16 { &HALVES } else { &[DType::F16] }
+}
+
+/// Whether the numbers of a layer are ones that the kernels count with.
+///
+/// # Errors
+/// The number that is too large.
+pub fn accepts(layer: &LayerInfo) -> Result<(), Rejection> {
+    let most = if layer.act_order { layout::MOST_SORTED_ROWS } else { layout::MOST_ROWS };
+    let rows = layer.in_features;
+    if rows > most {
+        return Err(Rejection::other(
+            format!("the layer's in_features is {rows}, and the kernels count to {most}"),
+            "split the module, or choose another backend",
+        ));
+    }
+    if !kernels::counts(&layout::Arrangement::of(layer)) {
+        return Err(Rejection::other(
+            format!("the layer's out_features, {}, is more than the kernels count to", layer.out_features),
+            "split the module, or choose another backend",
+        ));
+    }
+    Ok(())
+}
+
+fn elsewhere(device: &Device) -> Rejection {
+    Rejection::DeviceKind { device: device.clone(), supported: "cuda".into() }
+}

@@ -1,0 +1,96 @@
+// The dense matrix, or a panel of its columns, from an arranged layer; and x in the order of an arrangement.
+//
+// A lane has two columns of a tile, and a row of the output wants neighbouring columns together: a block of 8 strips turns
+// a tile's rows in shared memory, and writes 256 bytes of each. Rows go back to where the file has them, so that x needs
+// no sorting.
+//
+// A family instantiates TILE_DEQUANTIZE for each width and type, and TILE_GATHER once.
+#pragma once
+
+#include "dequant.cuh"
+#include "tile.cuh"
+#include "tile.h"
+
+namespace gptq {
+
+template <int kBits, class Out>
+GPTQ_DEVICE void dequantize(const GptqTileDequantizeParams& p) {
+    using Pair = typename PairOf<Out>::type;
+    constexpr uint32_t kColumns = GPTQ_TILE_DEQUANTIZE_COLUMNS;
+    // Elements from row to row: the rows of a store fall on different banks.
+    constexpr uint32_t kStride = kColumns + 8;
+    GPTQ_SHARED(uint4, turned, kTileRows * kStride / 8);
+    uint16_t* const rows = reinterpret_cast<uint16_t*>(turned);
+    const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, q = lane % 4;
+    const uint32_t first_column = p.first_column + blockIdx.x * kColumns, tile = blockIdx.y;
+    const uint32_t strip = first_column / kStripColumns + warp;
+
+    LaneTile<kBits> lane_tile;
+    const char* const weights = static_cast<const char*>(p.weights);
+    lane_tile.read(weights + (size_t(strip) * p.tiles + tile) * kTileBytes<kBits>, lane);
+#pragma unroll
+    for (uint32_t half = 0; half < 2 * kTileSteps; half++) {
+        const uint32_t group = high_product(2 * (tile * 2 * kTileSteps + half) + 1, p.inverse_of_group);
+        const size_t at = (size_t(strip) * p.groups + group) * 8 + g;
+        const uint32_t scales = load_constant(static_cast<const uint32_t*>(p.scales) + at);
+        const uint32_t zeros = load_constant(static_cast<const uint16_t*>(p.zeros) + at);
+        const float2 of_columns =
+            p.scale_dtype == GPTQ_DTYPE_F16 ? to_floats(f16x2{scales}) : to_floats(bf16x2{scales});
+        const LaneZeros<kBits, Pair> lane_zeros(zeros & 0xff, zeros >> 8);
+        Pair a[2];
+        unpack_half(lane_tile, half / 2, half % 2, lane_zeros, a);
+#pragma unroll
+        for (uint32_t second = 0; second < 2; second++) {
+            // Whole numbers of up to 9 bits times a 16-bit float: exact in f32, and rounded once.
+            const float2 codes = to_floats(a[second]);
+            const float scale = second == 0 ? of_columns.x : of_columns.y;
+            uint16_t* const to = rows + (half * 8 + 2 * q) * kStride + warp * kStripColumns + g + second * 8;
+            Out low, high;
+            round_to(codes.x * scale, low);
+            round_to(codes.y * scale, high);
+            to[0] = low.bits;
+            to[kStride] = high.bits;
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (uint32_t at = threadIdx.x; at < kTileRows * kColumns / 8; at += GPTQ_TILE_DEQUANTIZE_THREADS) {
+        const uint32_t row = at / (kColumns / 8), column = at % (kColumns / 8) * 8, k = tile * kTileRows + row;
+        if (k >= p.in_features || blockIdx.x * kColumns + column >= p.columns) continue;
+        const uint32_t to = p.order == nullptr ? k : p.order[k];
+        store_global(static_cast<Out*>(p.out) + size_t(to) * p.out_stride + blockIdx.x * kColumns + column,
+                     load<uint4>(rows + row * kStride + column));
+    }
+}
+
+GPTQ_DEVICE void gather(const GptqTileGatherParams& p) {
+    const uint32_t k = (blockIdx.x * GPTQ_TILE_GATHER_THREADS + threadIdx.x) * 8;
+    let_next_kernel_begin();
+    uint32_t columns[8];
+#pragma unroll
+    for (uint32_t i = 0; i < 8; i++) columns[i] = k + i;
+    if (p.order != nullptr && k < p.in_features) {
+        const uint4 eight = load<uint4>(p.order + k);
+        const uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
+#pragma unroll
+        for (uint32_t i = 0; i < 8; i++) columns[i] = pairs[i / 2] >> (i % 2 * 16) & 0xffff;
+    }
+    wait_for_earlier_kernels();
+    if (k >= p.in_features) return;
+    const uint16_t* const row = p.x + size_t(blockIdx.y) * p.in_features;
+    uint32_t pairs[4];
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) pairs[i] = row[columns[2 * i]] | uint32_t(row[columns[2 * i + 1]]) << 16;
+    store_global(p.out + size_t(blockIdx.y) * p.in_features + k,
+                       make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
+}
+
+}  // namespace gptq
+
+#define TILE_DEQUANTIZE(family, bits, X)                                                                         \
+    GPTQ_KERNEL(gptq_##family##_dequantize_b##bits##_##X, GPTQ_TILE_DEQUANTIZE_THREADS,                          \
+                GptqTileDequantizeParams) {                                                                      \
+        gptq::dequantize<bits, gptq::X>(params);                                                                 \
+    }
+#define TILE_GATHER(family)                                                                                      \
+    GPTQ_KERNEL(gptq_##family##_gather, GPTQ_TILE_GATHER_THREADS, GptqTileGatherParams) { gptq::gather(params); }
