@@ -1,12 +1,16 @@
 //! The three steps.
 
 use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome};
+use gptq_core::device::Device;
 use gptq_core::format::ZeroEncoding;
 use gptq_core::{Error, QuantLinear, Result};
 
 use crate::kernel::Isa;
 use crate::linear::TorchLinear;
-use crate::{ID, ISA, SORTED_COPY};
+use crate::{DENSE_ROWS, ID, ISA, SORTED_COPY, refuse};
+
+/// Options that this half of the backend has not.
+const FOR_GPUS: [&str; 1] = [DENSE_ROWS];
 
 /// The backend, opened for one model on the CPU.
 pub(crate) struct TorchBackend {
@@ -17,11 +21,13 @@ pub(crate) struct TorchBackend {
 
 impl TorchBackend {
     pub(crate) fn open(options: &Options) -> Result<Box<dyn Backend>> {
+        refuse(options, &FOR_GPUS, &Device::Cpu)?;
         Ok(Box::new(Self { isa: isa(options)?, sorted_copy: sorted_copy(options)?, scratch_bytes: 0 }))
     }
 
     /// A layer by itself.
     pub(crate) fn linear(mut layer: QuantLinear, options: &Options) -> Result<Box<dyn Linear>> {
+        refuse(options, &FOR_GPUS, &Device::Cpu)?;
         layer.convert_zeros(ZeroEncoding::V2);
         Ok(Box::new(TorchLinear::new(layer, isa(options)?, sorted_copy(options)?)))
     }

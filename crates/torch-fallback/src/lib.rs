@@ -50,7 +50,9 @@
 //!
 //! - **On a GPU the packed words lie in its memory as files hold them.** A few rows of x are multiplied from them; for more,
 //!   panels of the dense matrix are written and handed to cuBLASLt, rounded to x's type. The price: one rounding of the
-//!   weights more, which the capabilities say. Nothing of CUDA is linked.
+//!   weights more, which the capabilities say. Nothing of CUDA is linked. `torch.dense_rows` sets from how many rows that is;
+//!   with 0 every call is made of fused products, which take any layer and any number of rows, four at a time, and no context
+//!   has scratch for a dense matrix.
 //!
 //! Groups that are no multiple of 32 rows take the plain path.
 
@@ -98,7 +100,8 @@ pub fn linear(layer: QuantLinear, options: &Options) -> Result<Box<dyn Linear>> 
 
 const ISA: &str = "isa";
 const SORTED_COPY: &str = "sorted_copy";
-const OPTIONS: [OptionSpec; 2] = [
+const DENSE_ROWS: &str = "dense_rows";
+const OPTIONS: [OptionSpec; 3] = [
     OptionSpec {
         name: ISA,
         help: "the instruction set of the kernels: plain, avx2 or avx512; by default the best that the processor has",
@@ -108,7 +111,25 @@ const OPTIONS: [OptionSpec; 2] = [
         help: "whether act-order layers keep a copy of their words in the order of groups (true, the default), or \
                take the plain path without one (false)",
     },
+    OptionSpec {
+        name: DENSE_ROWS,
+        help: "on a GPU: rows of x from which the dense matrix is written and multiplied by cuBLASLt, 0 for never; by \
+               default where that was measured to be faster",
+    },
 ];
+
+/// Refuses options that mean something elsewhere, and nothing on `device`.
+fn refuse(options: &Options, names: &[&'static str], device: &Device) -> Result<()> {
+    for name in names {
+        if options.read::<String>(ID, name)?.is_some() {
+            return Err(Error::Option {
+                key: format!("{ID}.{name}"),
+                problem: format!("it means nothing on {device}, where the model runs; leave it out"),
+            });
+        }
+    }
+    Ok(())
+}
 
 fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
     match device {

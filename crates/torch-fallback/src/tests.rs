@@ -2,14 +2,15 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 
-use gptq_core::backend::Linear;
-use gptq_core::device::Context;
+use gptq_core::backend::{Linear, Options};
+use gptq_core::device::{Context, Device};
 use gptq_core::format::packing::words_for;
 use gptq_core::format::{Bits, GroupSize, Packing, ZeroEncoding};
 use gptq_core::tensor::{DType, Element, Floats, TensorMut, TensorRef};
 use gptq_core::{Part, QuantLinear, QuantLinearParts};
 use half::{bf16, f16};
 
+use crate::REGISTRATION;
 use crate::kernel::Isa;
 use crate::linear::TorchLinear;
 
@@ -242,5 +243,27 @@ fn the_bits_of_a_result_do_not_depend_on_the_number_of_threads() {
             let one = on(1);
             assert!([2, 3, 8].into_iter().all(|threads| on(threads) == one), "{case:?}, {rows} rows");
         }
+    }
+}
+
+#[test]
+fn an_option_for_gpus_is_refused_on_the_cpu_and_the_other_way_round() {
+    let open = |device: Device, option: &str| {
+        let mut options = Options::default();
+        options.set_assignment(option).unwrap();
+        let refused = (REGISTRATION.open)(&device, &options).err();
+        refused.map(|error| error.to_string()).unwrap_or_default()
+    };
+    let message = open(Device::Cpu, "torch.dense_rows=0");
+    assert!(message.contains("torch.dense_rows") && message.contains("means nothing on cpu"), "{message}");
+    #[cfg(feature = "cuda")]
+    for option in ["torch.isa=plain", "torch.sorted_copy=false"] {
+        let message = open(Device::Cuda(3), option);
+        assert!(message.contains("torch.") && message.contains("means nothing on cuda:3"), "{message}");
+    }
+    #[cfg(feature = "cuda")]
+    {
+        let message = open(Device::Cuda(3), "torch.dense_rows=many");
+        assert!(message.contains("torch.dense_rows") && message.contains("`many`"), "{message}");
     }
 }

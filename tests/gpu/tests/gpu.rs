@@ -59,6 +59,7 @@ fn own_kernels_only(target: &Target) -> Option<&'static str> {
     match target.registration().id.as_str() {
         "exllama_v1" => Some("exllama_v1.matmul_recons_thd=0"),
         "exllama_v2" => Some("exllama_v2.dense_rows=0"),
+        "torch" => Some("torch.dense_rows=0"),
         _ => None,
     }
 }

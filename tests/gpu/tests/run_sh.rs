@@ -127,6 +127,7 @@ fn every_tool_of_the_sanitizer_has_a_line_and_one_that_finds_something_fails_the
     {
         assert!(has_row(&printed, &[tool, "mine", result]), "{tool}: {printed}");
     }
+    assert!(has_row(&printed, &["initcheck-dense", "mine", "PASS"]), "{printed}");
     assert!(printed.contains("--exact mine/sample/few_of_every_kind"), "{printed}");
     assert!(printed.contains("--exact mine/sample/few_for_own_kernels"), "{printed}");
 

@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome, Rejection};
-use gptq_core::device::{Memory, Stream as _};
+use gptq_core::device::{Device, Memory, Stream as _};
 use gptq_core::format::{Bits, Packing, ZeroEncoding};
 use gptq_core::{Error, QuantLinear, Result};
 use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul, try_calls};
 
 use super::kernels::{FormatKernels, SortKernel};
 use super::layout::{LayerPlan, Planner, Tensors};
-use super::linear::{CudaLinear, KernelSet, Shared};
+use super::linear::{CudaLinear, KernelSet, Shared, measured_dense_from};
 use super::{EMBEDDED, FAMILY, x_dtypes};
-use crate::{ID, OPTIONS};
+use crate::{DENSE_ROWS, ID, ISA, SORTED_COPY, refuse};
 
 /// The backend, opened for one model on a GPU.
 pub(crate) struct CudaBackend {
@@ -21,6 +21,8 @@ pub(crate) struct CudaBackend {
     kernels: Kernels,
     /// Taken by the layers in step 2.
     matmul: Option<Matmul>,
+    /// What the option says.
+    dense_rows: Option<usize>,
     scratch_bytes: usize,
 }
 
@@ -31,19 +33,13 @@ impl CudaBackend {
             subject: format!("on cuda:{ordinal}"),
             rejection: Box::new(rejection),
         };
-        for option in OPTIONS {
-            if options.read::<String>(ID, option.name)?.is_some() {
-                return Err(Error::Option {
-                    key: format!("{ID}.{}", option.name),
-                    problem: format!("it is for the CPU, and the model runs on cuda:{ordinal}; leave it out"),
-                });
-            }
-        }
+        refuse(options, &[ISA, SORTED_COPY], &Device::Cuda(ordinal))?;
+        let dense_rows = options.read(ID, DENSE_ROWS)?;
         let image = KernelImage::find(FAMILY, EMBEDDED).map_err(refused)?;
         let gpu = Gpu::open(ordinal).map_err(refused)?;
         let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
         let matmul = Matmul::open(&gpu).map_err(refused)?;
-        Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), scratch_bytes: 0 }))
+        Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), dense_rows, scratch_bytes: 0 }))
     }
 
     /// The memory of all layers, and where each begins in it.
@@ -145,7 +141,12 @@ impl Backend for CudaBackend {
             .into_iter()
             .map(|(id, tensors, info, kernels, resident_bytes)| {
                 let shared = Arc::clone(&shared);
-                (id, CudaLinear { info, tensors, kernels, shared, resident_bytes })
+                let dense_from = match self.dense_rows {
+                    Some(0) => None,
+                    Some(rows) => Some(rows),
+                    None => Some(measured_dense_from(&tensors)),
+                };
+                (id, CudaLinear { info, tensors, dense_from, kernels, shared, resident_bytes })
             })
             .unzip();
         self.scratch_bytes = linears.iter().map(CudaLinear::scratch_bytes).max().unwrap_or(0);

@@ -16,7 +16,8 @@ use gptq_cuda::{
 use super::kernels::{Dot, FormatKernels, MOST_DOT_ROWS, Panel, Sums, splits};
 use super::layout::{ALIGNMENT, Tensors};
 
-/// Up to so many rows of x the fused product is faster than a dense matrix, in pieces of [`MOST_DOT_ROWS`].
+/// Rows of x that are gathered for fused products at a time, and up to which these are faster than a dense matrix, in pieces
+/// of [`MOST_DOT_ROWS`].
 const MOST_FUSED_ROWS: usize = 2 * MOST_DOT_ROWS;
 /// Weights of a layer from which more than one piece is worth it. On an H100 two take 243 us of a layer of 2^28 weights,
 /// and the dense matrix 351; in layers of 2^24 a piece is too short to fill the GPU.
@@ -40,6 +41,14 @@ pub(crate) struct Shared {
     pub(crate) _memory: CudaBuffer,
 }
 
+/// Rows of x from which the dense matrix is faster than the fused product. Kernels without whole blocks are too slow for a
+/// second piece.
+pub(crate) fn measured_dense_from(layer: &Tensors) -> usize {
+    let weights = layer.in_features.saturating_mul(layer.out_features);
+    let fused = if layer.in_blocks && weights >= WORTH_TWO_PIECES { MOST_FUSED_ROWS } else { MOST_DOT_ROWS };
+    fused + 1
+}
+
 /// The kernels for one format, for x of each type.
 pub(crate) type KernelSet = Arc<[FormatKernels]>;
 
@@ -47,6 +56,8 @@ pub(crate) type KernelSet = Arc<[FormatKernels]>;
 pub(crate) struct CudaLinear {
     pub(crate) info: LayerInfo,
     pub(crate) tensors: Tensors,
+    /// Rows of x from which the dense matrix is written; `None` where it never is.
+    pub(crate) dense_from: Option<usize>,
     pub(crate) kernels: KernelSet,
     pub(crate) shared: Arc<Shared>,
     pub(crate) resident_bytes: usize,
@@ -87,7 +98,7 @@ impl CudaLinear {
             DType::BF16 if self.shared.x_dtypes.contains(&DType::BF16) => DType::BF16,
             _ => DType::F16,
         };
-        let rows = TRIED_ROWS.into_iter().filter(|&rows| rows > self.most_fused_rows()).collect();
+        let rows = TRIED_ROWS.into_iter().filter(|&rows| self.is_dense(rows)).collect();
         Trial { info: &self.info, linear: self, dtype, rows }
     }
 
@@ -114,7 +125,7 @@ impl CudaLinear {
             let dense = (job - WORKSPACE_BYTES) * factor + WORKSPACE_BYTES;
             let fused = self.gathered_bytes(MOST_FUSED_ROWS, *dtype)
                 + self.partial_bytes(self.splits(), MOST_DOT_ROWS);
-            dense.min(MOST_SCRATCH_BYTES).max(fused)
+            if self.dense_from.is_some() { dense.min(MOST_SCRATCH_BYTES).max(fused) } else { fused }
         };
         dtypes.map(of_job).max().unwrap_or(0)
     }
@@ -138,11 +149,9 @@ impl CudaLinear {
         bytes.next_multiple_of(ALIGNMENT)
     }
 
-    /// The rows of x up to which this layer is multiplied from its packed words. Kernels without whole blocks are too
-    /// slow for a second piece.
-    pub(crate) fn most_fused_rows(&self) -> usize {
-        let weights = self.tensors.in_features.saturating_mul(self.tensors.out_features);
-        if self.tensors.in_blocks && weights >= WORTH_TWO_PIECES { MOST_FUSED_ROWS } else { MOST_DOT_ROWS }
+    /// Whether the dense matrix is written for so many rows of x.
+    fn is_dense(&self, rows: usize) -> bool {
+        self.dense_from.is_some_and(|from| rows >= from)
     }
 
     /// Whether there is a bias that the type of x cannot hold: it is then added to sums in f32.
@@ -155,11 +164,12 @@ impl CudaLinear {
         let room = call.room.for_panel();
         let rounds_apart = self.rounds_bias_apart(call.dtype);
         let room = if rounds_apart { room / 2 } else { room };
-        let panel = (call.rows > self.most_fused_rows())
+        let panel = self
+            .is_dense(call.rows)
             .then(|| self.job(call.rows.min(MOST_ROWS), call.dtype).panel(room))
             .flatten();
         let panel = panel.filter(|panel| !rounds_apart || self.rows_of_sums(call, *panel) > 0);
-        // Without room for a panel, the fused product serves any number of rows.
+        // Fused products serve any number of rows, also where there is no room for a panel.
         let Some(panel) = panel else {
             return pieces(call.rows, MOST_FUSED_ROWS)
                 .try_for_each(|(first, rows)| self.fused(&call.of_rows(first, rows, shape)));
