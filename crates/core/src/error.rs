@@ -160,7 +160,8 @@ pub enum Error {
     /// A quantized module lacks one of its tensors.
     #[error(
         "layer `{layer}`: tensor `{layer}.{missing}` is missing, found only {}; \
-         a quantized layer needs qweight, qzeros and scales: download the missing shard", found.join(", ")
+         a quantized layer needs qweight, qzeros and scales, or B and s in format marlin: download the missing shard",
+        found.join(", ")
     )]
     TensorMissing {
         /// The module.

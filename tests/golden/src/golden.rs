@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gptq_core::tensor::DType;
+use half::f16;
 use safetensors::{Dtype, SafeTensors};
 
 /// For each dtype of x and the output, the largest relative error in the Frobenius norm. The peer computes in f32;
@@ -88,6 +89,11 @@ impl Golden {
     /// An `F32` tensor, or `None` where the golden does not have it.
     pub fn f32(&self, name: &str) -> Option<Tensor<f32>> {
         self.elements(name, Dtype::F32, f32::from_le_bytes)
+    }
+
+    /// An `F16` tensor.
+    pub fn f16(&self, name: &str) -> Option<Tensor<f16>> {
+        self.elements(name, Dtype::F16, f16::from_le_bytes)
     }
 
     /// The words of an `I32` tensor.

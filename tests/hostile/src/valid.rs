@@ -1,6 +1,6 @@
 //! Small checkpoints that open and run: every width, both packings, and every shape in which files come.
 
-use gptq_core::format::{Bits, Packing, packing};
+use gptq_core::format::{Bits, Packing, marlin, packing};
 use half::{bf16, f16};
 use serde_json::{Value, json};
 
@@ -231,11 +231,31 @@ fn with(mut config: Value, key: &str, value: Value) -> Value {
     config
 }
 
+/// Two layers in Marlin's format, `B [4, 128]` and `s [2, 64]` each, one of them with a bias.
+pub fn marlin() -> Image {
+    let mut rng = Rng::new(60);
+    let (k, n, bits) = (64, 64, Bits::FOUR);
+    let mut tensors = vec![embedding(&mut rng)];
+    for (name, bias) in LAYERS.into_iter().zip([false, true]) {
+        let words: Vec<u32> = (0..marlin::words_of_row(bits, n) * k / 16)
+            .map(|_| u32::from(rng.byte()) * 0x0101_0101)
+            .collect();
+        tensors.push(Tensor::words(format!("{name}.B"), &[k / 16, marlin::words_of_row(bits, n)], &words));
+        let scales: Vec<f32> = (0..2 * n).map(|_| (f32::from(rng.byte()) + 1.0) / 4096.0).collect();
+        tensors.push(floats(format!("{name}.s"), &[2, n], "F16", &scales));
+        if bias {
+            tensors.push(floats(format!("{name}.bias"), &[n], "F16", &vec![0.5; n]));
+        }
+    }
+    let config = with(config(4, "marlin"), "is_marlin_format", json!(true));
+    Image::default().with_json(CONFIG, config).with_weights(WEIGHTS, Weights::new(tensors))
+}
+
 /// All of them.
 pub fn all() -> Vec<Image> {
     let mut images: Vec<Image> = [2, 3, 4, 8].into_iter().map(asymmetric).collect();
     images.extend([2, 3, 8].map(|bits| of_two(Layer::plain(bits), config(bits, "gptq"))));
     images.extend((2..=8).map(planar));
-    images.extend([plain(), act_order(), sharded(), dynamic(), scalars(), ragged()]);
+    images.extend([plain(), act_order(), sharded(), dynamic(), scalars(), ragged(), marlin()]);
     images
 }

@@ -23,6 +23,8 @@ written is read back before it gets its name: every layer has to dequantize to t
 
 OUT appears complete or not at all: it must not exist or be empty, and is written under another name beside it.
 
+A checkpoint in Marlin's format is read too, and not written.
+
 Format gptq has no sure place for a zero point of 0, on which its writers disagree: a layer that has one is refused, \
 with the reason, unless the files name a GPTQModel that readers know how to follow. gptq_v2 has room for all.";
 
@@ -135,6 +137,10 @@ impl Report for Converted<'_> {
 
 impl Converted<'_> {
     fn rewritten(&self) -> String {
+        if self.from == CheckpointFormat::Marlin {
+            return "codes and scales, in the order of GPTQ; qzeros and g_idx are new, and all other tensors the same bytes"
+                .into();
+        }
         let mut parts = Vec::new();
         if self.saved.zeros_converted > 0 {
             parts.push(count(self.saved.zeros_converted, "zero point"));

@@ -8,8 +8,9 @@ use bytemuck::Pod;
 use half::f16;
 use safetensors::Dtype;
 
-use super::config::{Configs, ModuleConfig, QuantizeConfig};
+use super::config::{CheckpointFormat, Configs, ModuleConfig, ModuleSettings, QuantizeConfig};
 use super::findings::Finding;
+use super::marlin;
 use super::safetensors_file::StoredTensor;
 use super::weights::Tensors;
 use crate::error::{Error, Result};
@@ -21,48 +22,57 @@ use crate::tensor::Floats;
 /// The suffixes of a quantized module's tensors.
 const SUFFIXES: [&str; 5] = ["qweight", "qzeros", "scales", "g_idx", "bias"];
 
-/// Makes a layer of every module that has a `qweight`. Returns the tensors that belong to none, and those that do.
+/// What the tensors of a checkpoint are made into.
+pub(super) struct Built {
+    pub(super) layers: Vec<QuantLinear>,
+    /// Tensors that belong to no layer.
+    pub(super) tensors: Tensors,
+    /// Those of the layers, where a GPTQ file has them so.
+    pub(super) stored: Tensors,
+    /// Whether the layers are stored in Marlin's format.
+    pub(super) marlin: bool,
+}
+
+/// Makes a layer of every module that has a `qweight`, or, in Marlin's format, a `B`.
 ///
 /// Zero points are marked as the configuration's format says; [`super::zeros`] settles it afterwards.
-pub(super) fn build(
-    configs: &Configs,
-    mut tensors: Tensors,
-    findings: &mut Vec<Finding>,
-) -> Result<(Vec<QuantLinear>, Tensors, Tensors)> {
+pub(super) fn build(configs: &Configs, mut tensors: Tensors, findings: &mut Vec<Finding>) -> Result<Built> {
     let config = &configs.primary;
-    let mut names: Vec<Arc<str>> =
-        tensors.keys().filter_map(|name| name.strip_suffix(".qweight")).map(Arc::from).collect();
+    let marlin = marlin::is_stored(config, &tensors)?;
+    let mut names: Vec<Arc<str>> = match marlin {
+        true => marlin::modules(config.format == CheckpointFormat::Marlin, &tensors),
+        false => tensors.keys().filter_map(|name| name.strip_suffix(".qweight")).map(Arc::from).collect(),
+    };
     names.sort_by(|a, b| natural_order(a, b));
+    let suffixes = if marlin { &marlin::SUFFIXES[..] } else { &SUFFIXES };
 
     let mut layers = Vec::with_capacity(names.len());
     let mut stored = Tensors::new();
     for name in names {
-        let pieces: BTreeMap<&'static str, StoredTensor> = SUFFIXES
-            .into_iter()
-            .filter_map(|suffix| Some((suffix, tensors.remove(format!("{name}.{suffix}").as_str())?)))
+        let pieces: BTreeMap<&'static str, StoredTensor> = suffixes
+            .iter()
+            .filter_map(|suffix| Some((*suffix, tensors.remove(format!("{name}.{suffix}").as_str())?)))
             .collect();
-        layers.push(layer(config, &name, &pieces, findings)?);
-        stored.extend(pieces.into_values().map(|piece| (piece.name().into(), piece)));
+        layers.push(layer(config, &name, &pieces, marlin, findings)?);
+        if !marlin {
+            stored.extend(pieces.into_values().map(|piece| (piece.name().into(), piece)));
+        }
     }
     check_disagreements(configs, &layers, findings)?;
     note_leftovers(config, &layers, &tensors, findings);
-    Ok((layers, tensors, stored))
+    if marlin {
+        marlin::note(configs, layers.len(), findings);
+    }
+    Ok(Built { layers, tensors, stored, marlin })
 }
 
 fn layer(
     config: &QuantizeConfig,
     name: &Arc<str>,
     pieces: &BTreeMap<&'static str, StoredTensor>,
+    marlin: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<QuantLinear> {
-    let piece = |suffix: &'static str| {
-        pieces.get(suffix).ok_or_else(|| Error::TensorMissing {
-            layer: name.to_string(),
-            missing: suffix,
-            found: pieces.keys().map(ToString::to_string).collect(),
-        })
-    };
-    let (qweight, qzeros, scales) = (piece("qweight")?, piece("qzeros")?, piece("scales")?);
     let module = match config.for_module(name)? {
         ModuleConfig::Quantized(module) => module,
         ModuleConfig::Skip { pattern } => {
@@ -76,20 +86,9 @@ fn layer(
             config.base()
         }
     };
-    let layer = QuantLinear::new(QuantLinearParts {
-        name: Arc::clone(name),
-        bits: module.bits,
-        packing: config.format.packing().unwrap_or(Packing::Continuous),
-        group_size: module.group_size,
-        zero_encoding: match config.format {
-            super::CheckpointFormat::Gptq => ZeroEncoding::V1(ZeroDialect::FieldWrap),
-            _ => ZeroEncoding::V2,
-        },
-        qweight: integers(qweight)?,
-        qzeros: integers(qzeros)?,
-        scales: floats(scales)?,
-        g_idx: pieces.get("g_idx").map(integers).transpose()?,
-        bias: pieces.get("bias").map(floats).transpose()?,
+    let layer = QuantLinear::new(match marlin {
+        true => marlin::parts(name, pieces, &module)?,
+        false => parts(config, name, pieces, &module)?,
     })?;
 
     let info = layer.info();
@@ -124,6 +123,45 @@ fn layer(
         ));
     }
     Ok(layer)
+}
+
+/// The parts of a layer, as the file holds them.
+fn parts(
+    config: &QuantizeConfig,
+    name: &Arc<str>,
+    pieces: &BTreeMap<&'static str, StoredTensor>,
+    module: &ModuleSettings<'_>,
+) -> Result<QuantLinearParts> {
+    let piece = |suffix: &'static str| piece(name, pieces, suffix);
+    let (qweight, qzeros, scales) = (piece("qweight")?, piece("qzeros")?, piece("scales")?);
+    Ok(QuantLinearParts {
+        name: Arc::clone(name),
+        bits: module.bits,
+        packing: config.format.packing().unwrap_or(Packing::Continuous),
+        group_size: module.group_size,
+        zero_encoding: match config.format {
+            CheckpointFormat::Gptq => ZeroEncoding::V1(ZeroDialect::FieldWrap),
+            _ => ZeroEncoding::V2,
+        },
+        qweight: integers(qweight)?,
+        qzeros: integers(qzeros)?,
+        scales: floats(scales)?,
+        g_idx: pieces.get("g_idx").map(integers).transpose()?,
+        bias: pieces.get("bias").map(floats).transpose()?,
+    })
+}
+
+/// A tensor that the module `name` cannot be without.
+pub(super) fn piece<'p>(
+    name: &str,
+    pieces: &'p BTreeMap<&'static str, StoredTensor>,
+    suffix: &'static str,
+) -> Result<&'p StoredTensor> {
+    pieces.get(suffix).ok_or_else(|| Error::TensorMissing {
+        layer: name.to_owned(),
+        missing: suffix,
+        found: pieces.keys().map(ToString::to_string).collect(),
+    })
 }
 
 /// Scales that are no numbers, or that make weights which f16 cannot hold.
@@ -247,7 +285,7 @@ fn scalar(tensor: &StoredTensor) -> Result<i64> {
     })
 }
 
-fn integers<T: Pod + Send + Sync>(tensor: &StoredTensor) -> Result<Part<Shared<T>>> {
+pub(super) fn integers<T: Pod + Send + Sync>(tensor: &StoredTensor) -> Result<Part<Shared<T>>> {
     let hint = match tensor.dtype() {
         Dtype::I64 | Dtype::I16 | Dtype::I8 => {
             "pack_dtype other than int32 is not read: pack the model again"
@@ -262,7 +300,7 @@ fn integers<T: Pod + Send + Sync>(tensor: &StoredTensor) -> Result<Part<Shared<T
     }
 }
 
-fn floats(tensor: &StoredTensor) -> Result<Part<Floats>> {
+pub(super) fn floats(tensor: &StoredTensor) -> Result<Part<Floats>> {
     match tensor.floats() {
         Some(data) => Ok(Part::from_file(tensor.shared_file(), tensor.shape().to_vec(), data)),
         None => Err(dtype_error(

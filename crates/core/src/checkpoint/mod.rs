@@ -7,6 +7,7 @@
 pub mod config;
 mod findings;
 mod layers;
+mod marlin;
 mod regular_file;
 mod remarks;
 mod safetensors_file;
@@ -67,7 +68,8 @@ pub struct Checkpoint {
 pub struct OpenOptions {
     /// Whether to map the weight files or to copy them into memory.
     pub reading: Reading,
-    /// How v1 zero points of 0 were stored, where the writer is unknown. Overrides what its name implies.
+    /// How v1 zero points of 0 were stored, where the writer is unknown. Overrides what its name implies. It and
+    /// `assume_format` are of no meaning to files that store no zero points.
     pub zeros_dialect: Option<ZeroDialect>,
     /// In which encoding zero points are stored. Overrides configuration and data.
     pub assume_format: Option<ZeroVersion>,
@@ -104,31 +106,30 @@ impl Checkpoint {
         let dir = dir.as_ref();
         let _span = tracing::info_span!("open", dir = %dir.display()).entered();
         let (configs, files, tensors) = read_files(dir, options.reading)?;
-        let config = &configs.primary;
-        if config.format == CheckpointFormat::Marlin {
-            return Err(Error::Unsupported {
-                path: config.source.path.clone(),
-                feature: "format marlin".into(),
-                reason: "its weights are stored in the order of one kernel, which is not read yet".into(),
-                remedy: "use the checkpoint that it was converted from".into(),
-            });
-        }
         let mut findings = Vec::new();
-        let (mut quantized, tensors, stored) = layers::build(&configs, tensors, &mut findings)?;
+        let built = layers::build(&configs, tensors, &mut findings)?;
+        let (mut quantized, tensors) = (built.layers, built.tensors);
         if quantized.is_empty() {
             return Err(Error::NothingQuantized { dir: dir.into() });
         }
-        remarks::add(config, &quantized, &tensors, &mut findings);
-        let evidence = zeros::settle(dir, &configs, options, &mut quantized, &mut findings)?;
+        let mut config = configs.primary.clone();
+        remarks::add(&config, &quantized, &tensors, &mut findings);
+        let evidence = match built.marlin {
+            true => None,
+            false => Some(zeros::settle(dir, &configs, options, &mut quantized, &mut findings)?),
+        };
+        if built.marlin {
+            config.format = CheckpointFormat::Marlin;
+        }
         for finding in &findings {
             tracing::debug!("{finding}");
         }
-        let mut checkpoint = Self::from_layers(config.clone(), quantized);
+        let mut checkpoint = Self::from_layers(config, quantized);
         checkpoint.dir = Some(dir.into());
         checkpoint.files = files;
         checkpoint.tensors = tensors;
-        checkpoint.stored = stored;
-        checkpoint.zero_evidence = Some(evidence);
+        checkpoint.stored = built.stored;
+        checkpoint.zero_evidence = evidence;
         checkpoint.findings = findings;
         Ok(checkpoint)
     }
@@ -197,7 +198,8 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
-    /// What the zero points were read as, and on what grounds. `None` for layers that came from no file.
+    /// What the zero points were read as, and on what grounds. `None` for layers that came from no file, and for files of
+    /// Marlin's format, which store none.
     pub fn zero_evidence(&self) -> Option<&ZeroEvidence> {
         self.zero_evidence.as_ref()
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::config::{Configs, QuantizeConfig};
 use super::layers::natural_order;
-use super::{Reading, weights};
+use super::{Reading, marlin, weights};
 use crate::error::Result;
 
 /// The tensors that a quantized module needs.
@@ -61,7 +61,16 @@ impl Survey {
         let primary = configs.as_ref().ok().map(|configs| &configs.primary);
         let weights = weights::open(dir, primary, reading).map(|(files, tensors)| {
             let names: Vec<&str> = tensors.keys().map(|name| &**name).collect();
-            WeightSurvey::of(files, &names)
+            let mut survey = WeightSurvey::of(files, &names);
+            // Codes that have their scales beside them.
+            for module in marlin::modules(false, &tensors) {
+                survey.complete += 1;
+                let pieces = marlin::SUFFIXES
+                    .iter()
+                    .filter(|suffix| tensors.contains_key(&*format!("{module}.{suffix}")));
+                survey.plain_tensors -= pieces.count();
+            }
+            survey
         });
         Self { configs, weights }
     }

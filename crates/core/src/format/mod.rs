@@ -8,10 +8,11 @@
 //! ```
 //!
 //! [`packing`] says where a code stands, [`zero_points`] how a zero point is encoded, [`group_index`] which
-//! group a row belongs to.
+//! group a row belongs to, [`marlin`] how files of Marlin's format order all of it.
 
 mod bits;
 pub mod group_index;
+pub mod marlin;
 pub mod packing;
 pub mod zero_points;
 

@@ -302,17 +302,6 @@ fn rules() -> Vec<Case> {
 fn other_kinds() -> Vec<Case> {
     vec![
         unsupported(
-            "a checkpoint in Marlin's format",
-            &["quantize_config.json", "format marlin", "one kernel", "converted from"],
-            |image| {
-                set(image, "format", json!("marlin"));
-            },
-        ),
-        unsupported("a checkpoint with Marlin's flag", &["quantize_config.json", "format marlin"], |image| {
-            let config = json!({"bits": 4, "is_marlin_format": true});
-            image.entries.insert(CONFIG.into(), Entry::Json(config));
-        }),
-        unsupported(
             "a checkpoint of AWQ",
             &[
                 "quantize_config.json",

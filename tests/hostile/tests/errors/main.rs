@@ -11,6 +11,7 @@ mod configs;
 mod elsewhere;
 mod headers;
 mod layers;
+mod marlin;
 mod weight_files;
 mod zero_points;
 
@@ -25,6 +26,7 @@ fn cases_on_disk() -> Vec<Case> {
     cases.extend(layers::cases());
     cases.extend(configs::cases());
     cases.extend(weight_files::cases());
+    cases.extend(marlin::cases());
     cases.extend(zero_points::cases());
     cases
 }

@@ -61,7 +61,9 @@ fn describe(format: CheckpointFormat) -> &'static str {
         CheckpointFormat::Gptq => "continuous packing, zero points minus one",
         CheckpointFormat::GptqV2 => "continuous packing, zero points direct",
         CheckpointFormat::GptqP => "planar packing, zero points direct",
-        CheckpointFormat::Marlin => "arranged for the Marlin kernel",
+        CheckpointFormat::Marlin => {
+            "in the order of the Marlin kernel, brought back to that of GPTQ; no zero points"
+        }
         _ => "a format of its own",
     }
 }

@@ -43,13 +43,15 @@ pub use dynamic::{DynamicRules, Overrides, Rule};
 pub(crate) use find::read_json;
 pub use find::{Claim, Configs, Disagreement};
 pub use format::CheckpointFormat;
+pub(crate) use format::METHOD;
 pub use meta::Quantizer;
 
 /// The quantization of a checkpoint, as one configuration file tells it.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct QuantizeConfig {
-    /// The width of a code, unless a rule of `dynamic` says otherwise. Required in the file.
+    /// The width of a code, unless a rule of `dynamic` says otherwise. Required in the file, but for the format `marlin`,
+    /// whose files have 4 bits.
     pub bits: Bits,
     /// Rows that share a scale and a zero point, unless a rule of `dynamic` says otherwise. 128 where not
     /// given.

@@ -5,9 +5,9 @@ use std::num::NonZeroUsize;
 use serde_json::Value;
 
 use super::keys::{Entry, Keys};
-use super::{ConfigSource, DynamicRules, QuantizeConfig, Quantizer, format};
+use super::{CheckpointFormat, ConfigSource, DynamicRules, QuantizeConfig, Quantizer, format};
 use crate::error::Result;
-use crate::format::GroupSize;
+use crate::format::{Bits, GroupSize};
 
 const BITS: [&str; 3] = ["bits", "w_bit", "wbits"];
 const GROUP_SIZE: [&str; 2] = ["group_size", "q_group_size"];
@@ -39,6 +39,8 @@ pub(crate) fn quantize_config(value: &Value, source: ConfigSource) -> Result<Qua
     refuse_what_is_not_read(&keys)?;
 
     let bits = keys.agreed(&BITS, |_, entry| entry.bits())?;
+    // The kernel of that format had one width, and some files leave it out.
+    let bits = bits.or((declared == Some(CheckpointFormat::Marlin)).then_some(Bits::FOUR));
     let bits = bits.ok_or_else(|| keys.missing("bits", super::keys::EXPECTED_BITS))?;
     let group_size = keys.agreed(&GROUP_SIZE, |_, entry| entry.group_size())?;
     let desc_act = keys.agreed(&["desc_act"], |_, entry| entry.boolean())?;
@@ -147,7 +149,6 @@ fn base_name(keys: &Keys<'_>) -> Option<String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::CheckpointFormat;
     use super::*;
     use crate::error::Error;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::config_text::ObjectText;
-use crate::checkpoint::config::{self, ConfigSource, ModuleConfig, QuantizeConfig};
+use crate::checkpoint::config::{self, ConfigSource, METHOD, ModuleConfig, QuantizeConfig};
 use crate::checkpoint::{Checkpoint, CheckpointFormat};
 use crate::error::{Error, Result};
 use crate::format::GroupSize;
@@ -169,6 +169,13 @@ fn set_format(config: &mut ObjectText, format: CheckpointFormat) {
     config.remove("packing_format");
     config.set("format", &name, "checkpoint_format");
     config.set("checkpoint_format", &name, "format");
+    // Marlin's own writers made a method of it.
+    for key in METHOD {
+        config.change(key, |value| {
+            let value: String = serde_json::from_str(value).ok()?;
+            value.eq_ignore_ascii_case("marlin").then(|| "\"gptq\"".to_owned())
+        });
+    }
     // AWQ's programs keep other things here too.
     config.change("version", |value| {
         let value: String = serde_json::from_str(value).ok()?;
@@ -219,6 +226,13 @@ mod tests {
         assert_eq!(
             with_format(r#"{"bits": 4, "is_marlin_format": false}"#, CheckpointFormat::Gptq),
             r#"{"bits": 4, "format": "gptq", "checkpoint_format": "gptq"}"#
+        );
+        assert_eq!(
+            with_format(
+                r#"{"bits": 4, "quant_method": "Marlin", "is_marlin_format": true}"#,
+                CheckpointFormat::Gptq
+            ),
+            r#"{"bits": 4, "quant_method": "gptq", "format": "gptq", "checkpoint_format": "gptq"}"#
         );
         assert_eq!(
             with_format(r#"{"packing_format": "auto_round:auto_gptq", "bits": 4}"#, CheckpointFormat::GptqV2),
