@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "strips of one matrix interleave in memory, which no slice can say")]
 
+mod helpers;
+
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::slice;
@@ -9,9 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Calls `work` once for each number below `count`, on this thread and on as many others of its pool as there are.
 ///
-/// A call of a layer takes a tenth of a millisecond, so that threads must not wait to begin: this one works too instead
-/// of sleeping until others have, and whoever wakes late finds less to do. Each thread begins with a stretch of its own
-/// and then helps with the others', so that what is near one another in memory is mostly read by one thread.
+/// Each thread begins with a stretch of its own and then helps with the others', so that what is near one another in memory
+/// is mostly read by one thread, and whoever begins late finds less to do.
 pub(crate) fn for_each(count: usize, work: impl Fn(usize) + Sync) {
     let threads = rayon::current_num_threads().min(count);
     if threads < 2 {
@@ -33,6 +34,9 @@ pub(crate) fn for_each(count: usize, work: impl Fn(usize) + Sync) {
         }
     };
     let run = &run;
+    if helpers::share(threads - 1, run) {
+        return;
+    }
     rayon::in_place_scope(|scope| {
         for thread in 1..threads {
             scope.spawn(move |_| run(thread));
@@ -135,6 +139,51 @@ mod tests {
                 assert!(calls.into_iter().all(|calls| calls.into_inner() == 1), "{threads} threads, {count}");
             }
         }
+    }
+
+    /// Calls from outside of the pool, which its threads help with.
+    #[test]
+    fn every_task_runs_once_however_many_threads_call_at_once() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for call in 0..500 {
+                        let calls: Vec<AtomicUsize> = (0..call % 50).map(|_| AtomicUsize::new(0)).collect();
+                        for_each(calls.len(), |task| _ = calls[task].fetch_add(1, Ordering::Relaxed));
+                        assert!(calls.into_iter().all(|calls| calls.into_inner() == 1), "call {call}");
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_of_another_thread_reaches_the_caller_and_ends_nothing_else() {
+        if rayon::current_num_threads() < 2 {
+            return;
+        }
+        let caller = std::thread::current().id();
+        for _ in 0..3 {
+            let begun = AtomicUsize::new(0);
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                for_each(8, |_| {
+                    if std::thread::current().id() == caller {
+                        // Until another has begun.
+                        while begun.load(Ordering::Relaxed) == 0 {
+                            std::thread::yield_now();
+                        }
+                    } else {
+                        begun.store(1, Ordering::Relaxed);
+                        panic!("of a helper");
+                    }
+                });
+            }));
+            let panic = caught.expect_err("the panic is lost");
+            assert_eq!(panic.downcast_ref(), Some(&"of a helper"));
+        }
+        let calls = AtomicUsize::new(0);
+        for_each(8, |_| _ = calls.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(calls.into_inner(), 8);
     }
 
     #[test]

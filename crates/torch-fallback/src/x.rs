@@ -11,8 +11,8 @@ use half::{bf16, f16};
 use crate::kernel::{Families, Family, RUN_ROWS, RunOfX, X, X_ROWS};
 use crate::tasks::for_each_chunk;
 
-/// Below this many values, packing on one thread is faster than waking another.
-const SERIAL_VALUES: usize = 1 << 17;
+/// Fewer values are packed on one thread: others take longer to be told.
+const SERIAL_VALUES: usize = 1 << 12;
 
 /// A type of x, a slice at a time.
 pub(crate) trait Slices: Element {

@@ -14,15 +14,15 @@ use super::Piece;
 use super::strip::{Strip, Tail};
 
 /// Into how many parts the rows of a layer are divided at most. Part of the result: the bits of a sum depend on it.
-const PARTS: usize = 8;
+const PARTS: usize = 4;
 /// The most sums of all parts, where there is more than one part; counted as if there were eight rows of x at least.
 const PART_SUMS: usize = 384 << 10;
 /// The most sums of a task, over all rows of x: about what a core keeps near itself.
 const TASK_SUMS: usize = 12 << 10;
 /// Tasks for each thread, so that none waits long for another.
 const TASKS_OF_THREAD: usize = 2;
-/// Sums of fewer rows and columns are added up on one thread.
-const SERIAL_SUMS: usize = 1 << 17;
+/// Fewer sums are added up on one thread: others take longer to be told.
+const SERIAL_SUMS: usize = 1 << 13;
 
 /// How a layer is divided into tasks.
 #[derive(Clone, Copy, Debug)]
