@@ -41,10 +41,11 @@
 //!   path.
 //! - **Weights are multiplied unscaled.** `code - zero` is a small integer and exact in bf16, in f32 and in a byte. A run
 //!   of at most 128 products is summed and scaled once, so nothing of a weight is lost and the error does not grow with K.
-//! - **x in bf16 is exact. x in f32 and f16 is exact with AVX2, and rounded to 24 bits with AVX-512**: to multiples of one
-//!   unit in a run of 128 rows, of which the largest of them takes 24 bits. Then integers are multiplied, which is a
+//! - **x in bf16 is exact, and x in f32 and f16 too with AVX2. With AVX-512 they are rounded to 24 bits**: to multiples of
+//!   one unit in a run of 128 rows, of which the largest of them takes 24 bits. Then integers are multiplied, which is a
 //!   third faster than f32, and summed exactly. What is rounded away is as much as one addition in f32 rounds. Where x is
-//!   infinite or no number, or all of a run is smaller than 2^-103, it is multiplied in f32.
+//!   infinite or no number, or all of a run is smaller than 2^-103, it is multiplied in f32. With codes of 8 bits and up to 8
+//!   rows of x, or of 2 and 3 bits and one row, that is faster for bf16 too, and is how it is multiplied.
 //! - **The same bits on any number of threads.** What is added up in which order depends on the layer and the number of
 //!   rows, never on who did it.
 //! - **Threads of the global pool stay awake for 100 microseconds** after a call that they helped with, since the next layer

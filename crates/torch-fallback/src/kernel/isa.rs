@@ -18,9 +18,17 @@ pub(crate) enum Isa {
     Avx512,
 }
 
-/// The most rows of x in bf16 for which codes of 8 bits are multiplied as bytes.
+/// The most rows of x in bf16 for which codes of so many bits are multiplied as bytes. Those of 8 bits are multiplied as
+/// they stand in the words, and would have to be put together for pairs; of 2 and 3 bits a word holds so many that unpacking
+/// takes longer than reading, and four at once are unpacked in less than two by two.
 #[cfg(target_arch = "x86_64")]
-const ROWS_OF_BYTES: usize = 8;
+const fn rows_of_bytes(bits: usize) -> usize {
+    match bits {
+        8 => 8,
+        2 | 3 => 1,
+        _ => 0,
+    }
+}
 
 impl Isa {
     /// The best that this processor has.
@@ -63,12 +71,10 @@ impl Isa {
             use super::avx2::FLOATS;
             use super::avx512::{BYTES, PAIRS};
             let bf16 = is_x86_feature_detected!("avx512bf16");
-            // Bytes are multiplied as they stand in the words; as bf16 they would have to be put together.
-            let bytes_are_fewer = bits == 8 && rows <= ROWS_OF_BYTES;
             match self {
                 Self::Plain => None,
                 Self::Avx2 => Some(Families { first: &FLOATS, otherwise: &FLOATS }),
-                Self::Avx512 if x == DType::BF16 && bf16 && !bytes_are_fewer => {
+                Self::Avx512 if x == DType::BF16 && bf16 && rows > rows_of_bytes(bits) => {
                     Some(Families { first: &PAIRS, otherwise: &PAIRS })
                 }
                 Self::Avx512 => Some(Families { first: &BYTES, otherwise: &FLOATS }),

@@ -23,17 +23,22 @@ pub(super) const BY_PIECES: usize = 0;
 
 /// How many rows of words ahead [`unpack`] asks for.
 const AHEAD: usize = 16;
+/// How many words [`fused`] has asked for and not yet used, over all rows of words that it reads side by side: as much as
+/// memory delivers while it takes to answer, and little enough to stay in a first-level cache. Narrow codes keep a core
+/// busier with each word, so that memory waits less for it where more has been asked for.
+const fn words_ahead(bits: usize) -> usize {
+    if bits < 4 { 3 << 10 } else { 3 << 9 }
+}
 
 /// How many words a block takes in a column.
 const fn words_of<const BITS: usize>() -> usize {
     BITS * BLOCK / 32
 }
 
-/// The rows of words to ask for at a step: each row of the next block once.
+/// The rows of words to ask for at a step: each row of a block once.
 #[inline(always)]
-const fn words_ahead<S: Simd, const BITS: usize>(step: usize) -> std::ops::Range<usize> {
-    let next = words_of::<BITS>();
-    next + step * BITS / S::STEPS..next + (step + 1) * BITS / S::STEPS
+const fn rows_to_ask_for<S: Simd, const BITS: usize>(step: usize) -> std::ops::Range<usize> {
+    step * BITS / S::STEPS..(step + 1) * BITS / S::STEPS
 }
 
 /// What the kernels ask of an instruction set.
@@ -140,14 +145,18 @@ pub(super) unsafe fn fused<S: Simd, const BITS: usize, const MR: usize, const NV
     totals.check(run.columns, MR);
     assert!(block < run.blocks, "a block of the run");
     let (values, sums, stride) = (totals.values.as_mut_ptr(), totals.sums.as_mut_ptr(), totals.stride);
+    // What is asked for lies further on in the same rows of words, and towards their end in those of the next block.
+    let in_these_rows = (words_ahead(BITS) / words_of::<BITS>()).min(run.columns);
+    let in_next_rows = words_of::<BITS>() * run.stride + in_these_rows - run.columns;
     let mut column = 0;
     while column < run.columns {
         let at = [values.add(column), sums.add(column)];
+        let ahead = if column + in_these_rows < run.columns { in_these_rows } else { in_next_rows };
         if run.columns - column >= S::LANES * NV {
-            tile::<S, BITS, MR, NV>(run, block, column, x, at, stride);
+            tile::<S, BITS, MR, NV>(run, block, column, ahead, x, at, stride);
             column += S::LANES * NV;
         } else {
-            tile::<S, BITS, MR, 1>(run, block, column, x, at, stride);
+            tile::<S, BITS, MR, 1>(run, block, column, ahead, x, at, stride);
             column += S::LANES;
         }
     }
@@ -158,6 +167,7 @@ unsafe fn tile<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
     run: &Run<'_>,
     block: usize,
     column: usize,
+    ahead: usize,
     x: X<'_>,
     [values, kept]: [*mut f32; 2],
     stride: usize,
@@ -173,8 +183,8 @@ unsafe fn tile<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
         let mut weights = [S::step::<BITS, STEP>(words, run.stride); NV];
         for v in 0..NV {
             let words = words.add(v * S::LANES);
-            for word in words_ahead::<S, BITS>(STEP) {
-                S::prefetch(words.wrapping_add(word * run.stride));
+            for row in rows_to_ask_for::<S, BITS>(STEP) {
+                S::prefetch(words.wrapping_add(row * run.stride + ahead));
             }
             weights[v] = S::step::<BITS, STEP>(words, run.stride);
         }
