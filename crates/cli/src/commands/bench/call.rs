@@ -71,6 +71,12 @@ impl Timing {
     }
 }
 
+/// `None` where there is nothing.
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
 impl Bench {
     pub(super) fn new(model: Arc<FinalizedModel>, rows: usize, dtype: DType) -> Result<Self> {
         let info = model.layers().first().map(Layer::info);
@@ -85,18 +91,17 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Calls the copies in turn for about `seconds`, and at least twice.
-    pub(super) fn turn(&mut self, seconds: f64) -> Result<()> {
-        let (mut spent, mut calls) = (0.0, 0);
-        while spent < seconds || calls < 2 {
+    /// Calls the copies in turn for about `seconds`, and at least twice. Answers the median of the turn.
+    pub(super) fn turn(&mut self, seconds: f64) -> Result<f64> {
+        let (mut spent, first) = (0.0, self.seconds.len());
+        while spent < seconds || self.seconds.len() < first + 2 {
             let started = Instant::now();
             self.call()?;
             let taken = started.elapsed().as_secs_f64();
             self.seconds.push(taken);
             spent += taken;
-            calls += 1;
         }
-        Ok(())
+        Ok(median(self.seconds.iter().skip(first).copied().collect()).unwrap_or(f64::NAN))
     }
 
     /// Calls the next copy.
@@ -108,6 +113,10 @@ impl Bench {
         let (dtype, shape) = (self.y.dtype(), self.y.shape());
         let mut y = TensorMut::from_bytes(dtype, shape, self.y.bytes_mut())?;
         Ok(layer.forward(&x, &mut y, &mut self.context)?)
+    }
+
+    pub(super) fn rows_and_dtype(&self) -> (usize, DType) {
+        (self.x.shape()[0], self.x.dtype())
     }
 
     pub(super) fn backend(&self) -> Option<BackendId> {

@@ -7,11 +7,11 @@ use gptq_torch_fallback::limits::{Multiplication, ReadBandwidth, multiply_rate};
 
 use crate::failure::Result;
 
-use super::call::{self, Bench};
+use super::call::{self, Bench, median};
 use super::job::{Job, Outcome};
 use super::layer::{self, Memory};
 use super::limits::Limits;
-use super::report::Measured;
+use super::report::{Measured, operations};
 
 /// Copies to rotate over take as much memory, where nothing else is asked for: more than caches hold.
 const COPIES_BYTES: usize = 512 << 20;
@@ -38,15 +38,27 @@ pub(super) fn measure(job: &Job<'_>) -> Result<Outcome> {
                 benches.push(Bench::new(Arc::clone(&model), rows.get(), contestant.dtype)?);
             }
         }
+        let mut of_limit = vec![Vec::new(); benches.len()];
         for _ in 0..job.rounds.map_or(ROUNDS, NonZeroUsize::get) {
-            limits = limits.best(of_machine(&memory));
+            let before = of_machine(&memory);
+            let mut seconds = Vec::with_capacity(benches.len());
             for bench in &mut benches {
-                bench.turn(job.turn_seconds.unwrap_or(TURN_SECONDS))?;
+                seconds.push(bench.turn(job.turn_seconds.unwrap_or(TURN_SECONDS))?);
+            }
+            // A machine that others share reads faster in one second than in the next: a call is held to its round.
+            let of_round = before.best(of_machine(&memory));
+            limits = limits.best(of_round);
+            for ((shares, bench), seconds) in of_limit.iter_mut().zip(&benches).zip(seconds) {
+                let (rows, dtype) = bench.rows_and_dtype();
+                let operations = operations(rows, layer.info());
+                shares.push(of_round.seconds(bytes, operations, dtype) / seconds);
             }
         }
-        for bench in benches {
+        for (bench, shares) in benches.into_iter().zip(of_limit) {
             let backend = bench.backend();
-            measured.push(Measured::new(bench.timing(), layer.info(), backend));
+            let mut case = Measured::new(bench.timing(), layer.info(), backend);
+            case.of_limit = median(shares);
+            measured.push(case);
         }
     }
     Ok(Outcome { machine: name(), limits, measured })

@@ -35,6 +35,12 @@ impl Limits {
         }
     }
 
+    /// How long reading so many bytes takes, or so many operations with x of a type: whichever is longer.
+    pub(super) fn seconds(&self, bytes: usize, operations: f64, dtype: DType) -> f64 {
+        let reading = bytes as f64 / self.read_bytes_per_second;
+        reading.max(operations / self.operations_per_second(dtype))
+    }
+
     /// Of each the larger.
     pub(super) fn best(self, other: Self) -> Self {
         Self {

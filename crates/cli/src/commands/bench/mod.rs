@@ -39,9 +39,10 @@ A call is judged by the time that the machine's own limits leave it: reading the
 points) at the rate at which the machine reads memory, or the multiplications at the rate at which it multiplies, \
 whichever is longer. `of limit` is that time as a share of the time taken.
 
-On a CPU both rates are measured in every round, between the calls, and the best of all rounds counts. All cases of a \
-layer take turns in every round, so that what disturbs the machine disturbs all of them alike. Times are medians over \
-all calls. Other work on the machine shows in the load that is printed, and in the distance of best and median.
+On a CPU both rates are measured before and after every round, and a call is held to the better ones of its round: \
+`of limit` is the median over rounds. All cases of a layer take turns in every round, so that what disturbs the machine \
+disturbs all of them alike. Times are medians over all calls. Other work on the machine shows in the load that is \
+printed, and in the distance of best and median.
 
 On a GPU (--device cuda:0) calls are recorded in a graph, which is replayed once a round; times are medians over \
 rounds, by the GPU's clock. Backends take turns where several are named. R is the time of a pass that only reads the \

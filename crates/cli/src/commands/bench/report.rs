@@ -35,7 +35,7 @@ pub(super) struct Case {
     pub(super) bound: Bound,
     /// How long that takes.
     pub(super) limit_seconds: f64,
-    /// As a share of the median time.
+    /// As a share of the median time; on a host by the limits of each round, the median over rounds.
     pub(super) of_limit: f64,
     /// R: the pass that only reads, as a share of the median time.
     pub(super) of_read: Option<f64>,
@@ -62,6 +62,9 @@ pub(super) struct Measured {
     pub(super) calls: usize,
     pub(super) median_seconds: f64,
     pub(super) best_seconds: f64,
+    /// On a host: [`Case::of_limit`] by the limits of each round, the median over rounds.
+    #[serde(skip)]
+    pub(super) of_limit: Option<f64>,
     /// On a GPU: how kernels follow one another.
     pub(super) launches: Option<Launches>,
     /// On a GPU: a pass that reads the codes and scales, and the zero points where they differ, and nothing else.
@@ -110,10 +113,11 @@ impl Measured {
             dtype: timing.dtype,
             rows: timing.rows,
             bytes: info.packed_bytes,
-            operations: 2.0 * timing.rows as f64 * info.in_features as f64 * info.out_features as f64,
+            operations: operations(timing.rows, info),
             calls: timing.calls,
             median_seconds: timing.median_seconds,
             best_seconds: timing.best_seconds,
+            of_limit: None,
             launches: None,
             read_seconds: None,
             dense_seconds: None,
@@ -121,18 +125,23 @@ impl Measured {
     }
 }
 
+/// Two for each product and its sum.
+pub(super) fn operations(rows: usize, info: &LayerInfo) -> f64 {
+    2.0 * rows as f64 * info.in_features as f64 * info.out_features as f64
+}
+
 impl Case {
     fn new(measured: Measured, limits: &Limits) -> Self {
         let reading = measured.bytes as f64 / limits.read_bytes_per_second;
         let multiplying = measured.operations / limits.operations_per_second(measured.dtype);
         let bound = if reading > multiplying { Bound::Memory } else { Bound::Multiplication };
-        let limit_seconds = reading.max(multiplying);
+        let limit_seconds = limits.seconds(measured.bytes, measured.operations, measured.dtype);
         Self {
             bytes_per_second: measured.bytes as f64 / measured.median_seconds,
             operations_per_second: measured.operations / measured.median_seconds,
             bound,
             limit_seconds,
-            of_limit: limit_seconds / measured.median_seconds,
+            of_limit: measured.of_limit.unwrap_or(limit_seconds / measured.median_seconds),
             of_read: measured.read_seconds.map(|seconds| seconds / measured.median_seconds),
             of_dense: measured.dense_seconds.map(|seconds| seconds / measured.median_seconds),
             measured,
@@ -319,6 +328,7 @@ pub(super) mod tests {
             calls: 7,
             median_seconds,
             best_seconds: median_seconds * 0.9,
+            of_limit: None,
             launches: None,
             read_seconds: None,
             dense_seconds: None,
