@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, CustomOp3, D, DType, InplaceOp1, Layout, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Device, InplaceOp1, Layout, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
 use crate::cpu::attention::{Head, attend};
@@ -32,13 +32,42 @@ impl Causal {
         let end = self.first + query + 1;
         self.window.map_or(0, |window| end.saturating_sub(window))..end
     }
+
+    /// The keys that any of the first `queries` queries sees.
+    fn seen(self, queries: usize) -> Range<usize> {
+        self.visible(0).start..self.visible(queries.saturating_sub(1)).end
+    }
+}
+
+/// What is added to the scores of `queries` on a device, in f32: `[1, T, keys]`, of those keys alone that any of them sees.
+/// `None` where each of them sees all of those, and on the CPU, which masks by itself.
+pub(crate) fn mask(causal: Causal, queries: usize, device: &Device) -> candle_core::Result<Option<Tensor>> {
+    if device.is_cpu() || queries <= 1 {
+        return Ok(None);
+    }
+    let keys = causal.seen(queries);
+    let mut mask = Vec::with_capacity(queries * keys.len());
+    for query in 0..queries {
+        let visible = causal.visible(query);
+        mask.extend(keys.clone().map(|key| if visible.contains(&key) { 0.0 } else { f32::NEG_INFINITY }));
+    }
+    Ok(Some(Tensor::from_vec(mask, (1, queries, keys.len()), device)?))
 }
 
 /// Attention of queries `[T, H, D]` to keys and values `[S, G, D]`, where `H / G` heads share each key, T = S - first:
-/// `[T, H · D]`. Scores are scaled by `1 / sqrt(D)`.
-pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: Causal) -> candle_core::Result<Tensor> {
+/// `[T, H · D]`. Scores are scaled by `1 / sqrt(D)`. `mask` is what [`mask`] makes for T queries.
+pub(crate) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    causal: Causal,
+    mask: Option<&Tensor>,
+) -> candle_core::Result<Tensor> {
     let (queries, heads, width) = q.dims3()?;
-    if q.device().is_cpu() && queries <= STREAM_QUERIES {
+    if !q.device().is_cpu() {
+        return on_device(q, k, v, causal, mask);
+    }
+    if queries <= STREAM_QUERIES {
         let op = Streamed { causal };
         return q.contiguous()?.apply_op3_no_bwd(k, v, &op)?.reshape((queries, heads * width));
     }
@@ -51,52 +80,62 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: Causal) -> c
     Tensor::cat(&blocks, 0)
 }
 
-/// [`attention`] of one block of queries, by matrix products.
-fn block(q: &Tensor, k: &Tensor, v: &Tensor, causal: Causal) -> candle_core::Result<Tensor> {
+/// Queries `[T, H, D]` as one matrix for each group of heads: `[G, H / G · T, D]`.
+fn by_group(q: &Tensor, groups: usize) -> candle_core::Result<Tensor> {
     let (queries, heads, width) = q.dims3()?;
-    let (_, groups, _) = k.dims3()?;
     let shared = heads / groups;
-    let keys = causal.visible(0).start..causal.visible(queries - 1).end;
-    // A CPU multiplies in f32 anyway: so nothing is rounded on the way.
-    let (dtype, wide) = (q.dtype(), if q.device().is_cpu() { DType::F32 } else { q.dtype() });
-    let seen = |cache: &Tensor| cache.narrow(0, keys.start, keys.len())?.to_dtype(wide)?.transpose(0, 1);
-    let (k, v) = (seen(k)?, seen(v)?);
-
-    // [T, H, D] as one matrix for each group: [G, H / G · T, D].
     let q = q.reshape((queries, groups, shared, width))?.permute((1, 2, 0, 3))?.contiguous()?;
-    let q = q.reshape((groups, shared * queries, width))?.to_dtype(wide)?;
-    let scores = q.matmul(&k.transpose(1, 2)?)?;
-    let scale = 1.0 / (width as f32).sqrt();
-    let weights = causal_softmax(scores, queries, scale, keys.start, causal)?;
-    let out = weights.matmul(&v.contiguous()?)?.reshape((groups, shared, queries, width))?;
-    out.permute((2, 0, 1, 3))?.contiguous()?.reshape((queries, heads * width))?.to_dtype(dtype)
+    q.reshape((groups, shared * queries, width))
 }
 
-/// Softmax of the scaled scores `[.., T, keys]` over the keys that each query sees, of which the first stands at
-/// position `start`.
-fn causal_softmax(
-    scores: Tensor,
-    queries: usize,
-    scale: f32,
-    start: usize,
+/// The way back, `[T, H · D]`.
+fn by_query(out: &Tensor, queries: usize) -> candle_core::Result<Tensor> {
+    let (groups, rows, width) = out.dims3()?;
+    let shared = rows / queries;
+    let out = out.reshape((groups, shared, queries, width))?.permute((2, 0, 1, 3))?.contiguous()?;
+    out.reshape((queries, groups * shared * width))
+}
+
+/// [`attention`] of one block of queries on the CPU, by matrix products. It multiplies in f32 anyway: so nothing is
+/// rounded on the way.
+fn block(q: &Tensor, k: &Tensor, v: &Tensor, causal: Causal) -> candle_core::Result<Tensor> {
+    let (queries, _, width) = q.dims3()?;
+    let dtype = q.dtype();
+    let keys = causal.seen(queries);
+    let seen =
+        |cache: &Tensor| cache.narrow(0, keys.start, keys.len())?.to_dtype(DType::F32)?.transpose(0, 1);
+    let (k, v) = (seen(k)?, seen(v)?);
+    let q = by_group(q, k.dim(0)?)?.to_dtype(DType::F32)?;
+    let scores = q.matmul(&k.transpose(1, 2)?)?;
+    let scale = 1.0 / (width as f32).sqrt();
+    scores.inplace_op1(&CausalSoftmax { queries, scale, start: keys.start, causal })?;
+    by_query(&scores.matmul(&v.contiguous()?)?, queries)?.to_dtype(dtype)
+}
+
+/// [`attention`] on a device, by matrix products in the type of q, with softmax in f32. Keys and values are read where
+/// they lie.
+fn on_device(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
     causal: Causal,
+    mask: Option<&Tensor>,
 ) -> candle_core::Result<Tensor> {
-    let keys = scores.dim(D::Minus1)?;
-    if scores.device().is_cpu() {
-        scores.inplace_op1(&CausalSoftmax { queries, scale, start, causal })?;
-        return Ok(scores);
-    }
-    let mask: Vec<f32> = (0..queries)
-        .flat_map(|query| {
-            let visible = causal.visible(query);
-            (start..start + keys).map(move |key| if visible.contains(&key) { 0.0 } else { f32::NEG_INFINITY })
-        })
-        .collect();
-    let mask = Tensor::from_vec(mask, (1, queries, keys), scores.device())?;
-    let (groups, rows, _) = scores.dims3()?;
-    let wide = (scores.to_dtype(DType::F32)? * f64::from(scale))?;
-    let wide = wide.reshape((groups * rows / queries, queries, keys))?.broadcast_add(&mask)?;
-    candle_nn::ops::softmax_last_dim(&wide)?.reshape((groups, rows, keys))?.to_dtype(scores.dtype())
+    let (queries, heads, width) = q.dims3()?;
+    let keys = causal.seen(queries);
+    let seen = |cache: &Tensor| cache.narrow(0, keys.start, keys.len())?.transpose(0, 1);
+    let (k, v) = (seen(k)?, seen(v)?);
+    let groups = k.dim(0)?;
+    // Scaled before it is multiplied: there are fewer of them, and a product in f16 may not overflow.
+    let q = (by_group(q, groups)? * (1.0 / (width as f64).sqrt()))?;
+    let scores = q.matmul(&k.transpose(1, 2)?)?.to_dtype(DType::F32)?;
+    let scores = match mask {
+        Some(mask) => scores.reshape((heads, queries, keys.len()))?.broadcast_add(mask)?,
+        None => scores,
+    };
+    let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(q.dtype())?;
+    let weights = weights.reshape((groups, heads / groups * queries, keys.len()))?;
+    by_query(&weights.matmul(&v)?, queries)
 }
 
 struct CausalSoftmax {

@@ -35,11 +35,17 @@
 //! - **Activations are candle tensors** of one dtype, f32, f16 or bf16, and operations are candle's, but for four
 //!   that cost too much of a token on a CPU: norms, the gate of the feed-forward network, attention to a long cache,
 //!   and the product with a plain matrix in half precision. Those compute in f32.
+//! - **A GPU is a feature.** With `cuda` tensors may be on an NVIDIA GPU: layers are queued on the stream of candle's device,
+//!   on its memory, and other operations are candle's own. The price: candle's feature of that name compiles its kernels
+//!   and links CUDA when a program is built, so a program that has it starts nowhere else. That is why `gptq` has not.
 //! - **One sequence at a time.** There is no batching and no paging: this shows that a checkpoint answers right and how
 //!   fast its layers can be; it is no server.
 
 mod attention;
+mod contexts;
 mod cpu;
+#[cfg(any(feature = "cuda", test))]
+mod cuda;
 mod decoder;
 mod dense;
 mod error;

@@ -1,37 +1,35 @@
 //! A finalized layer as a candle module.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Module, Shape, Tensor, bail};
 use gptq_core::LayerInfo;
 use gptq_core::backend::LayerId;
-use gptq_core::device::Context;
 use gptq_core::post_init::{FinalizedModel, Layer};
 use gptq_core::tensor::{Element, TensorMut, TensorRef};
 
+use crate::contexts::Contexts;
 use crate::error::Result;
 use crate::ops::contiguous;
 
 /// A finalized model whose layers are used as modules, with the contexts that their calls share.
 ///
 /// A call takes a context that no other call uses, and makes one where there is none: threads may run layers of
-/// one model side by side. Cloning shares both.
+/// one model side by side. On a GPU it is one on the stream of x's device. Cloning shares both.
 #[derive(Clone)]
 pub struct Layers {
-    model: Arc<FinalizedModel>,
-    contexts: Arc<Mutex<Vec<Context>>>,
+    contexts: Contexts,
 }
 
 impl Layers {
     /// The layers of `model`.
     pub fn new(model: FinalizedModel) -> Self {
-        Self { model: Arc::new(model), contexts: Arc::default() }
+        Self { contexts: Contexts::new(model) }
     }
 
     /// The model.
     pub fn model(&self) -> &FinalizedModel {
-        &self.model
+        self.contexts.model()
     }
 
     /// The layer of this name, as a module.
@@ -40,40 +38,24 @@ impl Layers {
     /// [`NoSuchLayer`](gptq_core::Error::NoSuchLayer), with the most similar name there is.
     pub fn linear(&self, name: &str) -> Result<PackedLinear> {
         // Asked by name for the answer to a wrong one.
-        self.model.layer(name)?;
-        let index = self.model.checkpoint().layer_id(name).map(LayerId::index).unwrap_or_default();
+        self.model().layer(name)?;
+        let index = self.model().checkpoint().layer_id(name).map(LayerId::index).unwrap_or_default();
         Ok(PackedLinear { layers: self.clone(), index })
-    }
-
-    fn with_context<T>(
-        &self,
-        call: impl FnOnce(&mut Context) -> gptq_core::Result<T>,
-    ) -> gptq_core::Result<T> {
-        let mut context = match self.idle().pop() {
-            Some(context) => context,
-            None => self.model.context()?,
-        };
-        let result = call(&mut context);
-        self.idle().push(context);
-        result
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Context>> {
-        // Between push and pop there is no state that a panic could leave half-changed.
-        self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.model.fmt(f)
+        self.model().fmt(f)
     }
 }
 
 /// One finalized layer: `y = x · W (+ bias)`, x `[.., in_features]`, y `[.., out_features]` of x's type.
 ///
-/// On the CPU x is read where it lies, and copied only where it is not contiguous; W stays packed. x may have the
-/// types of [`Layer::x_dtypes`]. No gradient flows through it.
+/// x is read where it lies, and copied only where it is not contiguous; W stays packed. x may have the types of
+/// [`Layer::x_dtypes`]. No gradient flows through it.
+///
+/// With the feature `cuda` x may be on a GPU: the layer is queued on the stream of x's device, and nothing waits.
 #[derive(Clone)]
 pub struct PackedLinear {
     layers: Layers,
@@ -86,7 +68,7 @@ impl PackedLinear {
     /// # Errors
     /// None that a checkpoint can cause.
     pub(crate) fn layer(&self) -> candle_core::Result<&Layer> {
-        match self.layers.model.layers().get(self.index) {
+        match self.layers.model().layers().get(self.index) {
             Some(layer) => Ok(layer),
             None => bail!("the model has no layer {}", self.index),
         }
@@ -108,21 +90,28 @@ impl PackedLinear {
         let layer = self.layer()?;
         let (k, n) = (layer.info().in_features, layer.info().out_features);
         let x = contiguous(x, layout)?;
-        let mut dims = layout.dims().to_vec();
-        match dims.last_mut() {
-            Some(last) if *last == k => *last = n,
-            _ => bail!("x of layer `{}` has shape {dims:?}, expected [.., {k}]", layer.name()),
-        }
-        let rows = x.len() / k;
+        let (rows, shape) = output_shape(layer, layout)?;
         let mut y = vec![T::zero(); rows * n];
         self.layers
-            .with_context(|context| {
+            .contexts
+            .with(|context| {
                 let x = TensorRef::host(x, [rows, k])?;
                 layer.forward(&x, &mut TensorMut::host(&mut y, [rows, n])?, context)
             })
             .map_err(candle_core::Error::wrap)?;
-        Ok((T::to_cpu_storage_owned(y), Shape::from(dims)))
+        Ok((T::to_cpu_storage_owned(y), shape))
     }
+}
+
+/// How many rows x `[.., in_features]` has, and the shape of `[.., out_features]`.
+pub(crate) fn output_shape(layer: &Layer, x: &Layout) -> candle_core::Result<(usize, Shape)> {
+    let (k, n) = (layer.info().in_features, layer.info().out_features);
+    let mut dims = x.dims().to_vec();
+    match dims.last_mut() {
+        Some(last) if *last == k => *last = n,
+        _ => bail!("x of layer `{}` has shape {dims:?}, expected [.., {k}]", layer.name()),
+    }
+    Ok((x.shape().elem_count() / k, Shape::from(dims)))
 }
 
 impl Module for PackedLinear {
@@ -150,6 +139,15 @@ impl CustomOp1 for PackedLinear {
                 )
             }
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::forward(self.layer()?, &self.layers.contexts, x, layout)
     }
 }
 

@@ -157,7 +157,8 @@ impl Weights {
         let floats = self.floats(name, shape)?;
         let mut values = vec![0.0; floats.len()];
         floats.read(0..values.len(), &mut values);
-        Ok(Tensor::from_vec(values, shape, &self.device)?.to_dtype(self.dtype)?)
+        // Converted here: on a device, f32 would be twice the memory for a moment.
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
 
     fn floats(&self, name: &str, shape: &[usize]) -> Result<Floats> {

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 /// The keys and values of one sequence, with room for `capacity` tokens. New ones are written behind the old, in
 /// place: no step copies what is there.
 pub struct Cache {
-    /// For each layer, keys and values `[capacity, heads, head_dim]`.
+    /// For each layer, keys and values: `[capacity, heads, head_dim]`, and on a device `[heads, capacity, head_dim]`, so
+    /// that those of a head are a matrix for its libraries.
     layers: Vec<[Tensor; 2]>,
     tokens: usize,
     capacity: usize,
@@ -24,7 +25,8 @@ impl Cache {
                 remedy: "give a shorter prompt, or ask for fewer new tokens".into(),
             });
         }
-        let shape = (capacity, config.num_key_value_heads, config.head_dim);
+        let (heads, width) = (config.num_key_value_heads, config.head_dim);
+        let shape = if device.is_cpu() { (capacity, heads, width) } else { (heads, capacity, width) };
         let zeros = || Tensor::zeros(shape, dtype, device);
         let layers = (0..config.num_hidden_layers).map(|_| Ok([zeros()?, zeros()?]));
         Ok(Self { layers: layers.collect::<candle_core::Result<_>>()?, tokens: 0, capacity })
@@ -68,7 +70,8 @@ impl Cache {
         })
     }
 
-    /// Writes the keys `[T, heads, head_dim]` of a layer behind those it has, and returns all of them.
+    /// Writes the keys `[T, heads, head_dim]` of a layer behind those it has, and returns all of them,
+    /// `[tokens, heads, head_dim]`.
     pub(super) fn append_keys(&self, layer: usize, keys: &Tensor) -> candle_core::Result<Tensor> {
         self.append(self.layers.get(layer).map(|[keys, _]| keys), keys)
     }
@@ -80,8 +83,13 @@ impl Cache {
 
     fn append(&self, to: Option<&Tensor>, new: &Tensor) -> candle_core::Result<Tensor> {
         let Some(all) = to else { candle_core::bail!("the cache has {} layers only", self.layers.len()) };
-        all.slice_set(&new.contiguous()?, 0, self.tokens)?;
-        all.narrow(0, 0, self.tokens + new.dim(0)?)
+        let tokens = self.tokens + new.dim(0)?;
+        if all.device().is_cpu() {
+            all.slice_set(&new.contiguous()?, 0, self.tokens)?;
+            return all.narrow(0, 0, tokens);
+        }
+        all.slice_set(&new.transpose(0, 1)?.contiguous()?, 1, self.tokens)?;
+        all.narrow(1, 0, tokens)?.transpose(0, 1)
     }
 
     /// Counts `tokens` whose keys and values every layer has appended.

@@ -10,7 +10,7 @@ pub use cache::Cache;
 pub use config::{Architecture, ModelConfig};
 pub use rope::Rope;
 
-use crate::attention::{Causal, attention};
+use crate::attention::{self, Causal, attention};
 use crate::dense::{DenseLinear, Matrix};
 use crate::error::{Error, Result};
 use crate::ops::{add, rms_norm, silu_mul};
@@ -18,6 +18,8 @@ use crate::weights::{Linear, Weights};
 
 /// Tokens that go through the layers at once: what is held for each layer stays small, however long the prompt.
 const CHUNK: usize = 256;
+/// The same on a device, where the scores of a layer are held for all of them at once.
+const DEVICE_CHUNK: usize = 512;
 /// Tokens for which the layers of one x run side by side.
 const SHORT: usize = 8;
 
@@ -67,6 +69,8 @@ struct Step<'a> {
     cache: &'a Cache,
     cos: Tensor,
     sin: Tensor,
+    /// For each window that a layer has, what is added to its scores.
+    masks: Vec<(Option<usize>, Option<Tensor>)>,
 }
 
 impl Decoder {
@@ -134,9 +138,9 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::forward`].
     pub fn next(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor> {
-        in_pool(|| {
+        self.run(|| {
             let mut hidden = None;
-            for tokens in tokens.chunks(CHUNK) {
+            for tokens in tokens.chunks(self.chunk()) {
                 hidden = Some(self.hidden(tokens, cache)?);
             }
             let hidden = hidden.ok_or_else(no_tokens)?;
@@ -151,9 +155,9 @@ impl Decoder {
     /// # Errors
     /// [`Error::TooLong`] where the cache has no room for them; [`Error::NoSuchToken`]; candle's.
     pub fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor> {
-        in_pool(|| {
+        self.run(|| {
             let mut logits = Vec::new();
-            for tokens in tokens.chunks(CHUNK) {
+            for tokens in tokens.chunks(self.chunk()) {
                 logits.push(self.logits(&self.hidden(tokens, cache)?)?);
             }
             match logits.len() {
@@ -169,7 +173,8 @@ impl Decoder {
         let (dtype, device) = (self.weights.dtype(), self.weights.device());
         let (cos, sin) = self.config.rope.tables(cache.len(), tokens.len(), dtype, device)?;
         let mut x = self.embeddings.rows(tokens, dtype, device)?;
-        let step = Step { config: &self.config, cache, cos, sin };
+        let masks = self.masks(cache.len(), tokens.len())?;
+        let step = Step { config: &self.config, cache, cos, sin, masks };
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, layer, &step)?;
         }
@@ -177,16 +182,37 @@ impl Decoder {
         Ok(x)
     }
 
+    /// What the layers add to the scores of `tokens` queries, the first at position `first`.
+    fn masks(
+        &self,
+        first: usize,
+        tokens: usize,
+    ) -> candle_core::Result<Vec<(Option<usize>, Option<Tensor>)>> {
+        let mut masks: Vec<(Option<usize>, Option<Tensor>)> = Vec::new();
+        for block in &self.blocks {
+            let window = block.attention.window;
+            if masks.iter().all(|(found, _)| *found != window) {
+                let mask = attention::mask(Causal { first, window }, tokens, self.weights.device())?;
+                masks.push((window, mask));
+            }
+        }
+        Ok(masks)
+    }
+
+    fn chunk(&self) -> usize {
+        if self.weights.device().is_cpu() { CHUNK } else { DEVICE_CHUNK }
+    }
+
+    /// Runs `work` where it is fastest. On the CPU it is hundreds of short pieces for all threads, and a thread from
+    /// outside of the pool would hand over and wait for each. A GPU's work is queued, in the order of the caller's thread.
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        if self.weights.device().is_cpu() { rayon::scope(|_| work()) } else { work() }
+    }
+
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let x = self.config.norm(hidden, &self.norm)?;
         Ok(self.head.forward(&x)?.to_dtype(DType::F32)?)
     }
-}
-
-/// Runs `work` on a thread of the pool. What it does is hundreds of short pieces for all threads, and a thread from
-/// outside would hand over and wait for each.
-fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    rayon::scope(|_| work())
 }
 
 /// Layers that all read `x`: side by side, where each alone would be so short that threads mostly wait for one another.
@@ -291,7 +317,9 @@ impl Attention {
             },
         );
         let causal = Causal { first: step.cache.len(), window: self.window };
-        self.o.forward(&attention(&q?, &keys?, &values?, causal)?)
+        let mask = step.masks.iter().find(|(window, _)| *window == self.window);
+        let mask = mask.and_then(|(_, mask)| mask.as_ref());
+        self.o.forward(&attention(&q?, &keys?, &values?, causal, mask)?)
     }
 }
 
