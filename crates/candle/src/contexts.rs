@@ -29,6 +29,15 @@ impl Contexts {
         &self.model
     }
 
+    /// The GPU of candle's device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn gpu(
+        &self,
+        device: &candle_core::cuda_backend::CudaDevice,
+    ) -> candle_core::Result<gptq_cuda::Gpu> {
+        self.lent.gpu(device, &self.model)
+    }
+
     /// Makes a call with a context of the model's own device that no other call uses.
     pub(crate) fn with<T>(
         &self,

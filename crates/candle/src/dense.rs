@@ -75,10 +75,8 @@ impl Matrix {
     /// # Errors
     /// [`Error::NoSuchToken`] for a row that it does not have.
     pub fn rows(&self, rows: &[u32], dtype: DType, device: &Device) -> Result<Tensor> {
-        let [n, k] = self.shape;
-        if let Some(&token) = rows.iter().find(|row| **row as usize >= n) {
-            return Err(Error::NoSuchToken { token, vocab_size: n });
-        }
+        self.check(rows)?;
+        let [_, k] = self.shape;
         match &self.place {
             Place::Stored(floats) => {
                 let mut values = vec![0.0f32; rows.len() * k];
@@ -91,6 +89,24 @@ impl Matrix {
             Place::Loaded(tensor) => {
                 Ok(tensor.index_select(&Tensor::new(rows, device)?, 0)?.to_dtype(dtype)?)
             }
+        }
+    }
+
+    /// That it has these rows.
+    pub(crate) fn check(&self, rows: &[u32]) -> Result<()> {
+        let [n, _] = self.shape;
+        match rows.iter().find(|row| **row as usize >= n) {
+            Some(&token) => Err(Error::NoSuchToken { token, vocab_size: n }),
+            None => Ok(()),
+        }
+    }
+
+    /// The tensor, where it was loaded to a device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn tensor(&self) -> Option<&Tensor> {
+        match &self.place {
+            Place::Stored(_) => None,
+            Place::Loaded(tensor) => Some(tensor),
         }
     }
 

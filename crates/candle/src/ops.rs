@@ -49,9 +49,7 @@ pub(crate) fn narrow_into<T: Element>(values: &[f32], narrowed: &mut [T]) {
 }
 
 /// `x / sqrt(mean(x²) + eps) · weight` over the last dimension; x `[.., width]`, weight `[width]`, of one dtype.
-pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> candle_core::Result<Tensor> {
-    #[expect(clippy::cast_possible_truncation, reason = "norms are computed in f32")]
-    let eps = eps as f32;
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> candle_core::Result<Tensor> {
     match x.device().is_cpu() {
         true => x.contiguous()?.apply_op2_no_bwd(weight, &InF32(RmsNorm { eps })),
         false => candle_nn::ops::rms_norm(&x.contiguous()?, weight, eps),

@@ -42,6 +42,12 @@ impl Layers {
         let index = self.model().checkpoint().layer_id(name).map(LayerId::index).unwrap_or_default();
         Ok(PackedLinear { layers: self.clone(), index })
     }
+
+    /// What the calls share.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn contexts(&self) -> &Contexts {
+        &self.contexts
+    }
 }
 
 impl fmt::Debug for Layers {

@@ -14,8 +14,9 @@ use bindgen::callbacks::{ItemInfo, ItemKind, ParseCallbacks};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Which header becomes which module: in the crate that launches the kernels of a family, or of several.
-const BINDINGS: [(&str, &str); 5] = [
+const BINDINGS: [(&str, &str); 6] = [
     ("crates/kernel-build/tests/data/scale/params.h", "crates/cuda/examples/smoke/params.rs"),
+    ("kernels/decoder/params.h", "crates/candle/src/cuda/params.rs"),
     ("kernels/limits/params.h", "crates/cuda/src/timing/params.rs"),
     ("kernels/dequantize/params.h", "crates/torch-fallback/src/cuda/params.rs"),
     ("kernels/exllama_v1/params.h", "crates/exllama-v1/src/params.rs"),

@@ -8,7 +8,7 @@ use gptq_core::backend::BACKEND;
 use gptq_tests_golden::golden::{Golden, checkpoint_dir, fixtures, names};
 
 use crate::Result;
-use crate::model::{backend, device, dtype, load};
+use crate::model::{backend, device, dtype, how, load};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -67,6 +67,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                         continue;
                     }
                 };
+                if ran == 0 {
+                    println!("{}", how(&decoder));
+                }
                 ran += 1;
                 let expected_loss = losses[&name].as_f64();
                 match check(&decoder, &golden, &windows, expected_loss, &Tolerance::of(*dtype)) {

@@ -8,7 +8,7 @@ use gptq_core::device::Memory;
 use gptq_cuda::Gpu;
 
 use crate::Result;
-use crate::model::{Model, device};
+use crate::model::{Model, device, how};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -42,6 +42,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     println!("{}, {:?}, backend {:?}", gpu.info().name, model.dtype, model.backend);
     println!("loaded in {seconds:.1} s; {:.2} GB of weights for a token", gb(decoder.bytes_per_token()));
+
+    println!("{}", how(&decoder));
 
     let vocabulary = u32::try_from(decoder.config().vocab_size)?;
     let tokens: Vec<u32> = (0u32..).map(|i| (i * 7919 + 13) % vocabulary).take(*prompt.max(after)).collect();

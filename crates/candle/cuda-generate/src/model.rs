@@ -43,6 +43,14 @@ pub(crate) fn load(dir: &Path, backend: &BACKEND, dtype: DType, device: &Device)
     Ok(Decoder::load(Weights::new(model, dtype, device)?)?)
 }
 
+/// How a new token runs.
+pub(crate) fn how(decoder: &Decoder) -> String {
+    match decoder.whole_tokens() {
+        Ok(()) => "a new token is one graph".into(),
+        Err(reason) => format!("a new token is many operations: {reason}"),
+    }
+}
+
 pub(crate) fn backend(text: &str) -> std::result::Result<BACKEND, String> {
     text.parse().map_err(|error: <BACKEND as std::str::FromStr>::Err| error.to_string())
 }

@@ -2,9 +2,9 @@
 #![expect(unsafe_code, reason = "lends candle's memory to gptq-cuda")]
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut, DeviceRepr};
-use candle_core::cuda_backend::{CudaDType, CudaStorage};
-use candle_core::{Layout, Shape, bail};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr};
+use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage};
+use candle_core::{Layout, Shape, Storage, Tensor, bail};
 use gptq_core::post_init::Layer;
 use gptq_core::tensor::{DType, Element, TensorMut, TensorRef, bf16, f16};
 use gptq_cuda::CudaBuffer;
@@ -36,7 +36,7 @@ fn forward_as<T: Element + CudaDType + DeviceRepr>(
     let info = layer.info();
     let (k, n) = (info.in_features, info.out_features);
     let device = storage.device();
-    let gpu = contexts.lent.gpu(device, contexts.model())?;
+    let gpu = contexts.gpu(device)?;
     let x = storage.as_cuda_slice::<T>()?;
     let first = match layout.contiguous_offsets() {
         Some((first, end)) if end <= x.len() => first,
@@ -61,4 +61,26 @@ fn forward_as<T: Element + CudaDType + DeviceRepr>(
         })?;
     }
     Ok((CudaStorage::wrap_cuda_slice(y, device.clone()), shape))
+}
+
+/// Where a contiguous tensor begins, for kernels that are queued on the stream of its device.
+pub(crate) fn address(tensor: &Tensor) -> candle_core::Result<u64> {
+    fn of<T: CudaDType + DeviceRepr>(storage: &CudaStorage, first: usize) -> candle_core::Result<u64> {
+        let slice = storage.as_cuda_slice::<T>()?;
+        Ok(address_of_slice(slice, storage.device()) + (first * size_of::<T>()) as u64)
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cuda(storage), Some((first, _))) = (&*storage, layout.contiguous_offsets()) else {
+        bail!("a tensor of shape {:?} is not on a GPU, or not contiguous", tensor.dims());
+    };
+    match crate::weights::core_dtype(tensor.dtype())? {
+        DType::F32 => of::<f32>(storage, first),
+        DType::F16 => of::<f16>(storage, first),
+        DType::BF16 => of::<bf16>(storage, first),
+    }
+}
+
+/// The same of memory of candle's without a shape.
+pub(crate) fn address_of_slice<T: DeviceRepr>(slice: &CudaSlice<T>, device: &CudaDevice) -> u64 {
+    slice.device_ptr(&device.cuda_stream()).0
 }

@@ -18,6 +18,11 @@ impl Queue {
     pub(crate) fn of(stream: usize) -> Self {
         Self { stream, thread: (stream == PER_THREAD).then(|| thread::current().id()) }
     }
+
+    /// Whether every thread finds the same one behind its handle.
+    pub(crate) fn is_shared(self) -> bool {
+        self.thread.is_none()
+    }
 }
 
 #[cfg(test)]
@@ -29,6 +34,7 @@ mod tests {
         let there = thread::spawn(|| [PER_THREAD, 0x7f00].map(Queue::of)).join().unwrap();
         assert_ne!(there[0], Queue::of(PER_THREAD), "two streams, whose calls may not share scratch");
         assert_eq!(there[1], Queue::of(0x7f00), "one stream, whoever uses it");
+        assert!(there[1].is_shared() && !there[0].is_shared());
         assert_eq!(Queue::of(PER_THREAD), Queue::of(PER_THREAD));
     }
 }

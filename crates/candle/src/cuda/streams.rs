@@ -72,7 +72,11 @@ impl Streams {
 }
 
 /// A context on the stream of `device`, which whoever has it keeps.
-fn context_on(device: &CudaDevice, gpu: &Gpu, model: &FinalizedModel) -> candle_core::Result<Context> {
+pub(crate) fn context_on(
+    device: &CudaDevice,
+    gpu: &Gpu,
+    model: &FinalizedModel,
+) -> candle_core::Result<Context> {
     let raw = device.cuda_stream().cu_stream();
     // SAFETY: candle's devices are of the primary context, and a clone of this one is kept beside the context.
     let stream = unsafe { CudaStream::from_raw(gpu, raw.cast()) };

@@ -10,9 +10,12 @@ use crate::error::{Error, Result};
 pub struct Cache {
     /// For each layer, keys and values: `[capacity, heads, head_dim]`, and on a device `[heads, capacity, head_dim]`, so
     /// that those of a head are a matrix for its libraries.
-    layers: Vec<[Tensor; 2]>,
+    pub(super) layers: Vec<[Tensor; 2]>,
     tokens: usize,
     capacity: usize,
+    /// A token that goes on from it, recorded. The lock is never waited for: a graph is for one thread at a time.
+    #[cfg(feature = "cuda")]
+    pub(super) whole_token: std::sync::Mutex<Option<Box<super::whole_token::WholeToken>>>,
 }
 
 impl Cache {
@@ -29,7 +32,13 @@ impl Cache {
         let shape = if device.is_cpu() { (capacity, heads, width) } else { (heads, capacity, width) };
         let zeros = || Tensor::zeros(shape, dtype, device);
         let layers = (0..config.num_hidden_layers).map(|_| Ok([zeros()?, zeros()?]));
-        Ok(Self { layers: layers.collect::<candle_core::Result<_>>()?, tokens: 0, capacity })
+        Ok(Self {
+            layers: layers.collect::<candle_core::Result<_>>()?,
+            tokens: 0,
+            capacity,
+            #[cfg(feature = "cuda")]
+            whole_token: std::sync::Mutex::default(),
+        })
     }
 
     /// Tokens whose keys and values are in it.

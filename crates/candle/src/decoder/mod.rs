@@ -3,6 +3,8 @@
 mod cache;
 mod config;
 mod rope;
+#[cfg(feature = "cuda")]
+mod whole_token;
 
 use candle_core::{DType, IndexOp, Module, Tensor};
 
@@ -34,6 +36,8 @@ pub struct Decoder {
     blocks: Vec<Block>,
     norm: Tensor,
     head: Linear,
+    #[cfg(feature = "cuda")]
+    token_kernels: whole_token::Kernels,
 }
 
 /// A transformer layer.
@@ -101,7 +105,16 @@ impl Decoder {
             true => Linear::Dense(DenseLinear::new(embeddings.clone(), None)),
             false => weights.linear("lm_head", hidden, vocab)?,
         };
-        Ok(Self { config, weights, embeddings, blocks, norm, head })
+        Ok(Self {
+            #[cfg(feature = "cuda")]
+            token_kernels: whole_token::find_kernels(&config, &weights),
+            config,
+            weights,
+            embeddings,
+            blocks,
+            norm,
+            head,
+        })
     }
 
     /// What `config.json` says.
@@ -138,6 +151,12 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::forward`].
     pub fn next(&self, tokens: &[u32], cache: &mut Cache) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let [token] = *tokens
+            && let Some(logits) = self.whole_token(token, cache)?
+        {
+            return Ok(logits);
+        }
         self.run(|| {
             let mut hidden = None;
             for tokens in tokens.chunks(self.chunk()) {
@@ -238,7 +257,13 @@ impl ModelConfig {
     }
 
     fn norm(&self, x: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> {
-        rms_norm(x, weight, self.rms_norm_eps)
+        rms_norm(x, weight, self.eps())
+    }
+
+    /// As norms add it.
+    #[expect(clippy::cast_possible_truncation, reason = "norms are computed in f32")]
+    fn eps(&self) -> f32 {
+        self.rms_norm_eps as f32
     }
 }
 
