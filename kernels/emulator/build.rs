@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// The families that are tested: folders of kernels/.
-const FAMILIES: [&str; 4] = ["decoder", "dequantize", "exllama_v1", "exllama_v2"];
+const FAMILIES: [&str; 5] = ["decoder", "dequantize", "exllama_v1", "exllama_v2", "marlin"];
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(emulated)");

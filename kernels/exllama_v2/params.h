@@ -4,4 +4,7 @@
 
 #include "tile.h"
 
+/* What names of kernels begin with: gptq_exllama_v2_. */
+#define GPTQ_FAMILY exllama_v2
+
 #endif

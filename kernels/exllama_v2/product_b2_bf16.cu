@@ -1,7 +1,9 @@
 // Products of layers of 2 bits with x in bf16.
-#include "products.cuh"
+#include "params.h"
+#include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 WHOLE_TILES(b2, 2, bf16, true, 2, 4, 384, 2)
-PARTS_OF_TILES(b2, 2, bf16)
+PARTS_OF_TILES(b2, 2, bf16, true)
+SMALLEST_PARTS(b2, 2, bf16)
 #endif

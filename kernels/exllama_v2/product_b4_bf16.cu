@@ -1,9 +1,11 @@
 // Products of layers of 4 bits with x in bf16.
-#include "products.cuh"
+#include "params.h"
+#include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 WHOLE_TILES(b4s, 4, bf16, false, 2, 4, 512, 2)
 MORE_BLOCKS(b4s, 4, bf16, false)
 WHOLE_TILES(b4, 4, bf16, true, 2, 4, 512, 2)
-PARTS_OF_TILES(b4, 4, bf16)
+PARTS_OF_TILES(b4, 4, bf16, true)
+SMALLEST_PARTS(b4, 4, bf16)
 #endif

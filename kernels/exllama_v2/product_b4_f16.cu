@@ -1,7 +1,9 @@
 // Products of layers of 4 bits with x in f16.
-#include "products.cuh"
+#include "params.h"
+#include "tile_products.cuh"
 
 WHOLE_TILES(b4s, 4, f16, false, 2, 4, 512, 2)
 MORE_BLOCKS(b4s, 4, f16, false)
 WHOLE_TILES(b4, 4, f16, true, 2, 4, 512, 2)
-PARTS_OF_TILES(b4, 4, f16)
+PARTS_OF_TILES(b4, 4, f16, true)
+SMALLEST_PARTS(b4, 4, f16)

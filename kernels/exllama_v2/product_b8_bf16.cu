@@ -1,8 +1,10 @@
 // Products of layers of 8 bits with x in bf16.
-#include "products.cuh"
+#include "params.h"
+#include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 WHOLE_TILES(b8s, 8, bf16, false, 1, 2, 512, 1)
 WHOLE_TILES(b8, 8, bf16, true, 1, 2, 512, 1)
-PARTS_OF_TILES(b8, 8, bf16)
+PARTS_OF_TILES(b8, 8, bf16, true)
+SMALLEST_PARTS(b8, 8, bf16)
 #endif

@@ -1,6 +1,8 @@
 // Products of layers of 8 bits with x in f16.
-#include "products.cuh"
+#include "params.h"
+#include "tile_products.cuh"
 
 WHOLE_TILES(b8s, 8, f16, false, 1, 2, 512, 1)
 WHOLE_TILES(b8, 8, f16, true, 1, 2, 512, 1)
-PARTS_OF_TILES(b8, 8, f16)
+PARTS_OF_TILES(b8, 8, f16, true)
+SMALLEST_PARTS(b8, 8, f16)

@@ -46,6 +46,16 @@
 
 #endif
 
+// An entry of the family that includes this: gptq_<GPTQ_FAMILY>_<name>, for kernels that several families instantiate.
+#define GPTQ_FAMILY_KERNEL(name, threads, Params) GPTQ_EXPANDED_KERNEL(GPTQ_OF_FAMILY(GPTQ_FAMILY, name), threads, Params)
+#define GPTQ_FAMILY_KERNEL_RESIDENT(name, threads, resident, Params) \
+    GPTQ_EXPANDED_KERNEL_RESIDENT(GPTQ_OF_FAMILY(GPTQ_FAMILY, name), threads, resident, Params)
+// Names are put together on the way through these, before they are quoted.
+#define GPTQ_EXPANDED_KERNEL(name, threads, Params) GPTQ_KERNEL(name, threads, Params)
+#define GPTQ_EXPANDED_KERNEL_RESIDENT(name, threads, resident, Params) GPTQ_KERNEL_RESIDENT(name, threads, resident, Params)
+#define GPTQ_OF_FAMILY(family, name) GPTQ_JOINED(family, name)
+#define GPTQ_JOINED(family, name) gptq_##family##_##name
+
 namespace gptq {
 
 constexpr uint32_t kWarp = 32;

@@ -49,10 +49,11 @@ static_assert(sizeof(struct GptqTileArrangeParams) == 48, "Rust's copy of the st
  * Grid: x = ceil(strips * arranged_groups * 8 / 256). */
 #define GPTQ_TILE_GROUPS_THREADS 256u
 struct GptqTileGroupsParams {
-    /* [groups, N] of 16-bit floats, and [groups, ceil(N * bits / 32)] packed, direct (v2) zero points. */
+    /* [groups, N] of 16-bit floats, and [groups, ceil(N * bits / 32)] packed, direct (v2) zero points, which are not read where
+     * arranged_zeros is null. */
     const uint16_t* scales;
     const uint32_t* qzeros;
-    /* [strips, arranged_groups, 16] both. */
+    /* [strips, arranged_groups, 16] both; arranged_zeros may be null. */
     uint16_t* arranged_scales;
     uint8_t* arranged_zeros;
     uint32_t out_features;
@@ -63,8 +64,8 @@ struct GptqTileGroupsParams {
 };
 static_assert(sizeof(struct GptqTileGroupsParams) == 48, "Rust's copy of the struct has 48 bytes");
 
-/* dequantize_<width>_<out dtype>: out[k, n - first_column] = scale * (code - zero), rounded once, with rows
- * in the order of the file.
+/* dequantize_<width>_<out dtype>: out[k, n - first_column] = scale * (code - zero), rounded once, with rows in the order of
+ * the file.
  *
  * Grid: x = ceil(columns / 128), y = tiles. */
 #define GPTQ_TILE_DEQUANTIZE_THREADS 256u
@@ -72,6 +73,7 @@ static_assert(sizeof(struct GptqTileGroupsParams) == 48, "Rust's copy of the str
 struct GptqTileDequantizeParams {
     const void* weights;
     const void* scales;
+    /* Not read where zero points are built in. */
     const void* zeros;
     /* As for GptqTileArrangeParams. */
     const uint16_t* order;
@@ -90,8 +92,7 @@ struct GptqTileDequantizeParams {
 };
 static_assert(sizeof(struct GptqTileDequantizeParams) == 72, "Rust's copy of the struct has 72 bytes");
 
-/* gather: out[m, k] = x[m, order[k]], elements of 16 bits. x is aligned to its element. Without an order it
- * is a copy.
+/* gather: out[m, k] = x[m, order[k]], elements of 16 bits. x is aligned to its element. Without an order it is a copy.
  *
  * Grid: x = ceil(in_features / 1024), y = rows. */
 #define GPTQ_TILE_GATHER_THREADS 128u

@@ -5,7 +5,7 @@
 // columns of each row, into shared memory. Sorted rows (act-order) are taken from anywhere in K, and their block brings the
 // whole column strip.
 //
-// A family instantiates TILE_ARRANGE for the formats that it takes.
+// A family instantiates TILE_ARRANGE for the formats that it takes, behind its params.h, which says GPTQ_FAMILY.
 #pragma once
 
 #include "dequant.cuh"
@@ -92,24 +92,24 @@ GPTQ_DEVICE void arrange_groups(const GptqTileGroupsParams& p) {
         const uint32_t n = strip * kStripColumns + g + second * 8;
         if (group >= p.groups || n >= p.out_features) continue;
         scales |= uint32_t(p.scales[size_t(group) * p.out_features + n]) << (16 * second);
-        zeros |= read_code<F>(p.qzeros + group * zero_words, 1, n) << (8 * second);
+        if (p.arranged_zeros != nullptr) zeros |= read_code<F>(p.qzeros + group * zero_words, 1, n) << (8 * second);
     }
     store(p.arranged_scales + at * 2, scales);
-    store(p.arranged_zeros + at * 2, uint16_t(zeros));
+    if (p.arranged_zeros != nullptr) store(p.arranged_zeros + at * 2, uint16_t(zeros));
 }
 
 }  // namespace gptq
 
-#define TILE_ARRANGE(family, format, bits, planar)                                                           \
-    GPTQ_KERNEL(gptq_##family##_arrange_blocks_##format, GPTQ_TILE_ARRANGE_THREADS, GptqTileArrangeParams) { \
-        gptq::arrange<gptq::Format<bits, planar>, gptq::Source::blocks>(params);                             \
-    }                                                                                                        \
-    GPTQ_KERNEL(gptq_##family##_arrange_sorted_##format, GPTQ_TILE_ARRANGE_THREADS, GptqTileArrangeParams) { \
-        gptq::arrange<gptq::Format<bits, planar>, gptq::Source::sorted>(params);                             \
-    }                                                                                                        \
-    GPTQ_KERNEL(gptq_##family##_arrange_rows_##format, GPTQ_TILE_ARRANGE_THREADS, GptqTileArrangeParams) {   \
-        gptq::arrange<gptq::Format<bits, planar>, gptq::Source::rows>(params);                               \
-    }                                                                                                        \
-    GPTQ_KERNEL(gptq_##family##_groups_##format, GPTQ_TILE_GROUPS_THREADS, GptqTileGroupsParams) {           \
-        gptq::arrange_groups<gptq::Format<bits, planar>>(params);                                            \
+#define TILE_ARRANGE(format, bits, planar)                                                          \
+    GPTQ_FAMILY_KERNEL(arrange_blocks_##format, GPTQ_TILE_ARRANGE_THREADS, GptqTileArrangeParams) { \
+        gptq::arrange<gptq::Format<bits, planar>, gptq::Source::blocks>(params);                    \
+    }                                                                                               \
+    GPTQ_FAMILY_KERNEL(arrange_sorted_##format, GPTQ_TILE_ARRANGE_THREADS, GptqTileArrangeParams) { \
+        gptq::arrange<gptq::Format<bits, planar>, gptq::Source::sorted>(params);                    \
+    }                                                                                               \
+    GPTQ_FAMILY_KERNEL(arrange_rows_##format, GPTQ_TILE_ARRANGE_THREADS, GptqTileArrangeParams) {   \
+        gptq::arrange<gptq::Format<bits, planar>, gptq::Source::rows>(params);                      \
+    }                                                                                               \
+    GPTQ_FAMILY_KERNEL(groups_##format, GPTQ_TILE_GROUPS_THREADS, GptqTileGroupsParams) {           \
+        gptq::arrange_groups<gptq::Format<bits, planar>>(params);                                   \
     }

@@ -4,7 +4,8 @@
 // a tile's rows in shared memory, and writes 256 bytes of each. Rows go back to where the file has them, so that x needs
 // no sorting.
 //
-// A family instantiates TILE_DEQUANTIZE for each width and type, and TILE_GATHER once.
+// A family instantiates TILE_DEQUANTIZE for each width and type, and TILE_GATHER once, behind its params.h, which says
+// GPTQ_FAMILY.
 #pragma once
 
 #include "dequant.cuh"
@@ -13,7 +14,8 @@
 
 namespace gptq {
 
-template <int kBits, class Out>
+/// kAsymmetric says whether zero points are read; otherwise they are half of what codes reach.
+template <int kBits, class Out, bool kAsymmetric>
 GPTQ_DEVICE void dequantize(const GptqTileDequantizeParams& p) {
     using Pair = typename PairOf<Out>::type;
     constexpr uint32_t kColumns = GPTQ_TILE_DEQUANTIZE_COLUMNS;
@@ -33,7 +35,8 @@ GPTQ_DEVICE void dequantize(const GptqTileDequantizeParams& p) {
         const uint32_t group = high_product(2 * (tile * 2 * kTileSteps + half) + 1, p.inverse_of_group);
         const size_t at = (size_t(strip) * p.groups + group) * 8 + g;
         const uint32_t scales = load_constant(static_cast<const uint32_t*>(p.scales) + at);
-        const uint32_t zeros = load_constant(static_cast<const uint16_t*>(p.zeros) + at);
+        uint32_t zeros = (1u << (kBits - 1)) * 0x0101u;
+        if constexpr (kAsymmetric) zeros = load_constant(static_cast<const uint16_t*>(p.zeros) + at);
         const float2 of_columns =
             p.scale_dtype == GPTQ_DTYPE_F16 ? to_floats(f16x2{scales}) : to_floats(bf16x2{scales});
         const LaneZeros<kBits, Pair> lane_zeros(zeros & 0xff, zeros >> 8);
@@ -82,15 +85,14 @@ GPTQ_DEVICE void gather(const GptqTileGatherParams& p) {
 #pragma unroll
     for (uint32_t i = 0; i < 4; i++) pairs[i] = row[columns[2 * i]] | uint32_t(row[columns[2 * i + 1]]) << 16;
     store_global(p.out + size_t(blockIdx.y) * p.in_features + k,
-                       make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
+                 make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
 }
 
 }  // namespace gptq
 
-#define TILE_DEQUANTIZE(family, bits, X)                                                                         \
-    GPTQ_KERNEL(gptq_##family##_dequantize_b##bits##_##X, GPTQ_TILE_DEQUANTIZE_THREADS,                          \
-                GptqTileDequantizeParams) {                                                                      \
-        gptq::dequantize<bits, gptq::X>(params);                                                                 \
+#define TILE_DEQUANTIZE(width, bits, X, asymmetric)                                                        \
+    GPTQ_FAMILY_KERNEL(dequantize_##width##_##X, GPTQ_TILE_DEQUANTIZE_THREADS, GptqTileDequantizeParams) { \
+        gptq::dequantize<bits, gptq::X, asymmetric>(params);                                               \
     }
-#define TILE_GATHER(family)                                                                                      \
-    GPTQ_KERNEL(gptq_##family##_gather, GPTQ_TILE_GATHER_THREADS, GptqTileGatherParams) { gptq::gather(params); }
+#define TILE_GATHER                                                                                      \
+    GPTQ_FAMILY_KERNEL(gather, GPTQ_TILE_GATHER_THREADS, GptqTileGatherParams) { gptq::gather(params); }

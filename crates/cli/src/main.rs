@@ -19,6 +19,7 @@
 // The backends of this program. A crate that only Cargo.toml names is not linked.
 use gptq_exllama_v1 as _;
 use gptq_exllama_v2 as _;
+use gptq_marlin as _;
 use gptq_torch_fallback as _;
 
 mod args;

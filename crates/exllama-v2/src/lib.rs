@@ -34,7 +34,7 @@ use gptq_core::backend::{
 };
 use gptq_core::device::Device;
 use gptq_core::format::Bits;
-use gptq_tiles::{Family, HALVES, OPTIONS};
+use gptq_tiles::{Family, HALVES, OPTIONS, Zeros};
 
 /// The name of this backend: `exllama_v2`.
 pub const ID: BackendId = BackendId::new("exllama_v2");
@@ -50,8 +50,12 @@ pub const REGISTRATION: Registration = Registration {
 
 gptq_core::register!(REGISTRATION);
 
-static FAMILY: Family =
-    Family { id: ID, name: "exllama_v2", kernels: include!(concat!(env!("OUT_DIR"), "/exllama_v2.rs")) };
+static FAMILY: Family = Family {
+    id: ID,
+    name: "exllama_v2",
+    kernels: include!(concat!(env!("OUT_DIR"), "/exllama_v2.rs")),
+    zeros: Zeros::Stored,
+};
 
 fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
     let gpu = FAMILY.probe(device)?;

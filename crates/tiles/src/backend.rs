@@ -18,7 +18,7 @@ use crate::kernels::{ArrangeKernels, FamilyKernels, Packed, ProductKernels};
 use crate::linear::{KernelSet, Shared, TileLinear};
 use crate::memory::{LayerPlan, Planner, Tensors, biases};
 use crate::products::{GpuShape, Product, Variant};
-use crate::{DENSE_ROWS, Family, x_dtypes};
+use crate::{DENSE_ROWS, Family, Zeros, x_dtypes};
 
 /// Shared memory that kernels declare for themselves, at most.
 const DECLARED_SHARED_BYTES: u32 = 64;
@@ -60,6 +60,10 @@ impl TileBackend {
         let dense_rows = options.read(family.id, DENSE_ROWS)?;
         let kernels = FamilyKernels { family, kernels };
         Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), dense_rows, scratch_bytes: 0 }))
+    }
+
+    fn zeros(&self) -> Zeros {
+        self.kernels.family.zeros
     }
 
     fn gpu_shape(&self) -> GpuShape {
@@ -119,7 +123,10 @@ impl TileBackend {
             self.gpu.upload(bytes, packed, offset).map(|()| offset as u64)
         };
         let qweight = put(layer.qweight().as_bytes())?;
-        let qzeros = put(cast_slice(layer.zeros().words()))?;
+        let qzeros = match self.zeros() {
+            Zeros::Stored => Some(put(cast_slice(layer.zeros().words()))?),
+            Zeros::BuiltIn => None,
+        };
         let scales = put(layer.scales().as_bytes())?;
         if let (Some(offset), Some(order)) = (plan.order, plan.arrangement.order(layer)) {
             self.gpu.upload(cast_slice(&order), memory, offset)?;
@@ -130,7 +137,7 @@ impl TileBackend {
         let base = packed.address();
         Ok(Packed {
             qweight: base + qweight,
-            qzeros: base + qzeros,
+            qzeros: qzeros.map_or(0, |offset| base + offset),
             scales: base + scales,
             groups: layer.info().groups,
         })
@@ -159,6 +166,11 @@ fn packed_bytes(layer: &QuantLinear) -> usize {
 
 impl Backend for TileBackend {
     fn convert_format(&mut self, layer: &mut QuantLinear) -> Result<Outcome> {
+        if self.zeros() == Zeros::BuiltIn {
+            return Ok(Outcome::NotNeeded(
+                "the zero points of symmetric layers are built into the kernels".into(),
+            ));
+        }
         layer.convert_zeros(ZeroEncoding::V2);
         Ok(Outcome::Done)
     }
@@ -169,11 +181,11 @@ impl Backend for TileBackend {
             message: "init_buffers was called twice; open the backend again".into(),
             source: None,
         })?;
-        let mut planner = Planner::default();
+        let (mut planner, zeros) = (Planner::default(), self.zeros());
         let (plans, ends): (Vec<LayerPlan>, Vec<usize>) = layers
             .upcoming()
             .map(|layer| {
-                let plan = LayerPlan::new(layer, &mut planner);
+                let plan = LayerPlan::new(layer, zeros, &mut planner);
                 (plan, planner.end())
             })
             .unzip();
@@ -185,7 +197,7 @@ impl Backend for TileBackend {
         let mut ids = Vec::with_capacity(ready.len());
         let mut linears = Vec::with_capacity(ready.len());
         for Ready { id, layer, tensors, resident_bytes } in ready {
-            let variant = Variant::of(&tensors.arrangement, layer.symmetric);
+            let variant = Variant::of(&tensors.arrangement, layer.symmetric, zeros);
             let kernels = match sets.iter().find(|(known, _)| *known == variant) {
                 Some((_, set)) => Arc::clone(set),
                 None => {

@@ -10,7 +10,6 @@ use gptq_core::tensor::DType;
 use gptq_cuda::arguments::{count, pointer};
 use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
 
-use crate::Family;
 use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
 use crate::memory::{Bias, Tensors};
 use crate::params::{
@@ -20,6 +19,7 @@ use crate::params::{
     GptqTileGatherParams, GptqTileGroupsParams,
 };
 use crate::products::{Kind, Product, Variant};
+use crate::{Family, Zeros};
 
 // SAFETY: made by `cargo xtask codegen` of tile.h; the products of every family take it.
 unsafe impl Params for GptqProductParams {}
@@ -101,9 +101,10 @@ impl ProductKernels {
             kernel.allow_shared_bytes(count(shared_bytes))?;
             Ok((kind, kernel))
         };
+        let stored = if kernels.family.zeros == Zeros::BuiltIn { "s" } else { "" };
         Ok(Self {
             products: variant.kinds().map(product).collect::<Result<_>>()?,
-            dequantize: kernels.kernel(&format!("dequantize_b{}_{dtype}", variant.bits))?,
+            dequantize: kernels.kernel(&format!("dequantize_b{}{stored}_{dtype}", variant.bits))?,
             gather: kernels.kernel("gather")?,
             dtype,
             overlaps,
@@ -234,10 +235,11 @@ pub(crate) struct ArrangeKernels {
     shared_bytes: usize,
 }
 
-/// A layer in device memory as its file holds it, zero points direct.
+/// A layer in device memory as its file holds it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packed {
     pub(crate) qweight: u64,
+    /// Direct; 0 where nothing reads zero points.
     pub(crate) qzeros: u64,
     pub(crate) scales: u64,
     pub(crate) groups: usize,

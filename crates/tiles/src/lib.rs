@@ -7,9 +7,10 @@
 //! ```
 //! use gptq_core::backend::{Backend, BackendId, Options};
 //! use gptq_core::device::Device;
-//! use gptq_tiles::Family;
+//! use gptq_tiles::{Family, Zeros};
 //!
-//! static FAMILY: Family = Family { id: BackendId::new("mine"), name: "mine", kernels: None };
+//! static FAMILY: Family =
+//!     Family { id: BackendId::new("mine"), name: "mine", kernels: None, zeros: Zeros::Stored };
 //!
 //! fn open(device: &Device, options: &Options) -> gptq_core::Result<Box<dyn Backend>> {
 //!     FAMILY.open(device, options)
@@ -54,6 +55,18 @@ pub struct Family {
     pub name: &'static str,
     /// That file, where it was built before the backend's crate.
     pub kernels: Option<&'static [u8]>,
+    /// Whether its kernels read zero points, direct as they are, or have those of symmetric layers built in.
+    pub zeros: Zeros,
+}
+
+/// What kernels know of zero points.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::exhaustive_enums, reason = "kernels read them or do not")]
+pub enum Zeros {
+    /// They are arranged beside the scales. Products of symmetric layers may do without.
+    Stored,
+    /// All are `2^(bits - 1)`; none are stored, and layers with others must not be accepted.
+    BuiltIn,
 }
 
 impl Family {

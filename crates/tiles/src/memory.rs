@@ -8,6 +8,7 @@ use gptq_core::tensor::{DType, Element};
 use gptq_core::{LayerInfo, QuantLinear};
 use half::{bf16, f16};
 
+use crate::Zeros;
 use crate::layout::{Arrangement, TILE_ROWS};
 
 /// Tensors begin at multiples of this: what vector loads and cuBLASLt want.
@@ -38,7 +39,8 @@ pub(crate) struct LayerPlan {
     pub(crate) arrangement: Arrangement,
     weights: usize,
     scales: usize,
-    zeros: usize,
+    /// Of the zero points, where kernels read them.
+    zeros: Option<usize>,
     /// Of the order of rows, where they are sorted.
     pub(crate) order: Option<usize>,
     /// The bias in each type that holds it without rounding; first in its own.
@@ -46,14 +48,14 @@ pub(crate) struct LayerPlan {
 }
 
 impl LayerPlan {
-    pub(crate) fn new(layer: &QuantLinear, planner: &mut Planner) -> Self {
+    pub(crate) fn new(layer: &QuantLinear, zeros: Zeros, planner: &mut Planner) -> Self {
         let arrangement = Arrangement::of(layer.info());
         let sorted = layer.group_index().act_order().is_some();
         Self {
             arrangement,
             weights: planner.place(arrangement.weight_bytes()),
             scales: planner.place(arrangement.group_elements() * 2),
-            zeros: planner.place(arrangement.group_elements()),
+            zeros: (zeros == Zeros::Stored).then(|| planner.place(arrangement.group_elements())),
             order: sorted.then(|| planner.place(arrangement.tiles * TILE_ROWS * 2)),
             biases: biases(layer)
                 .into_iter()
@@ -72,7 +74,7 @@ impl LayerPlan {
             weights: at(self.weights),
             scales: at(self.scales),
             scale_dtype: layer.scale_dtype,
-            zeros: at(self.zeros),
+            zeros: self.zeros.map_or(0, at),
             order: self.order.map_or(0, at),
             bias: biases.next(),
             other_biases: biases.collect(),
@@ -88,6 +90,7 @@ pub(crate) struct Tensors {
     pub(crate) weights: u64,
     pub(crate) scales: u64,
     pub(crate) scale_dtype: DType,
+    /// 0 where they are built into the kernels.
     pub(crate) zeros: u64,
     /// Which row of the file is which row of the arrangement; 0 where they are the same.
     pub(crate) order: u64,

@@ -130,10 +130,10 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GptqTileGroupsParams {
-    #[doc = " [groups, N] of 16-bit floats, and [groups, ceil(N * bits / 32)] packed, direct (v2) zero points."]
+    #[doc = " [groups, N] of 16-bit floats, and [groups, ceil(N * bits / 32)] packed, direct (v2) zero points, which are not read where\n arranged_zeros is null."]
     pub scales: *const u16,
     pub qzeros: *const u32,
-    #[doc = " [strips, arranged_groups, 16] both."]
+    #[doc = " [strips, arranged_groups, 16] both; arranged_zeros may be null."]
     pub arranged_scales: *mut u16,
     pub arranged_zeros: *mut u8,
     pub out_features: u32,
@@ -168,6 +168,7 @@ const _: () = {
 pub struct GptqTileDequantizeParams {
     pub weights: *const ::core::ffi::c_void,
     pub scales: *const ::core::ffi::c_void,
+    #[doc = " Not read where zero points are built in."]
     pub zeros: *const ::core::ffi::c_void,
     #[doc = " As for GptqTileArrangeParams."]
     pub order: *const u16,

@@ -1,13 +1,14 @@
 //! Which kernel multiplies: a table, and how a call is cut for a GPU. Pure; no GPU is asked.
 //!
-//! There are two families of kernels, and products.cuh lists them. The few (`m1`, `m8`, `m16`) have narrow blocks whose warps
+//! There are two kinds of kernels, and tile_products.cuh lists them. The few (`m1`, `m8`, `m16`) have narrow blocks whose warps
 //! divide K; the some (`m32`, `m64`) have wide blocks, as many as there are multiprocessors, and divide K over blocks where
-//! there are fewer columns than that takes. The numbers here are those of products.cuh.
+//! there are fewer columns than that takes. The numbers here are those of that file.
 
 use std::fmt;
 
 use gptq_core::format::Bits;
 
+use crate::Zeros;
 use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
 
 /// Rows of x in one launch at most.
@@ -29,7 +30,7 @@ pub struct GpuShape {
     pub shared_bytes: usize,
 }
 
-/// A kernel of products.cuh, for one width, run and type.
+/// A kernel of tile_products.cuh, for one width, run and type.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Kind {
@@ -71,7 +72,8 @@ impl fmt::Display for Kind {
 pub struct Variant {
     /// The width of a code.
     pub bits: Bits,
-    /// Whether zero points are built in. There are such kernels for 4 and 8 bits, and whole tiles of one group.
+    /// Whether zero points are built in. There are such kernels for 4 and 8 bits, and, where others read zero points, for
+    /// whole tiles of one group only.
     pub fixed_zeros: bool,
     /// Rows of W that surely share a scale: 64, 32, 16 or 8.
     pub run_rows: usize,
@@ -90,11 +92,12 @@ const EVERY_KIND: [Kind; 9] = [
 ];
 
 impl Variant {
-    /// For a layer.
-    pub fn of(arrangement: &Arrangement, symmetric: bool) -> Self {
+    /// For a layer, of the kernels of a family with these zero points.
+    pub fn of(arrangement: &Arrangement, symmetric: bool, zeros: Zeros) -> Self {
         let run_rows = arrangement.run_rows();
         let has_fixed = [Bits::FOUR, Bits::EIGHT].contains(&arrangement.bits) && run_rows == TILE_ROWS;
-        Self { bits: arrangement.bits, fixed_zeros: symmetric && has_fixed, run_rows }
+        let fixed_zeros = zeros == Zeros::BuiltIn || (symmetric && has_fixed);
+        Self { bits: arrangement.bits, fixed_zeros, run_rows }
     }
 
     /// The kernels that there are.
@@ -306,7 +309,7 @@ mod tests {
                     [(8, false), (16, true), (32, false), (128, true), (128, false)]
                 {
                     let layer = layer(bits, k, n, group_rows);
-                    let variant = Variant::of(&layer, symmetric);
+                    let variant = Variant::of(&layer, symmetric, Zeros::Stored);
                     for gpu in [H100, TURING] {
                         let products = Product::of_layer(&layer, variant, gpu);
                         assert!(!products.is_empty(), "{layer:?} on {gpu:?}");
@@ -336,7 +339,7 @@ mod tests {
             [(4096, 4096), (8192, 28672), (28672, 8192), (11008, 4096), (4096, 11008), (4096, 14336)]
         {
             let layer = layer(Bits::FOUR, k, n, 128);
-            let variant = Variant::of(&layer, true);
+            let variant = Variant::of(&layer, true, Zeros::Stored);
             for rows in [32, 64] {
                 let product = Product::of_kind(&layer, variant, Kind::Some { rows }, H100).unwrap();
                 let blocks = product.column_blocks * product.splits;
@@ -352,7 +355,7 @@ mod tests {
     fn narrow_blocks_are_chosen_where_columns_are_few() {
         let strips = |k, n, rows| {
             let layer = layer(Bits::FOUR, k, n, 128);
-            let products = Product::of_layer(&layer, Variant::of(&layer, true), H100);
+            let products = Product::of_layer(&layer, Variant::of(&layer, true, Zeros::Stored), H100);
             products.iter().find(|product| product.kind.rows() == rows).unwrap().strips
         };
         assert_eq!((strips(4096, 4096, 1), strips(8192, 8192, 1), strips(4096, 14336, 1)), (1, 2, 4));

@@ -24,6 +24,7 @@ const DEVICE: &str = "GPTQ_TEST_DEVICE";
 fn targets(device: &str) -> Result<Vec<Target>, String> {
     Ok(vec![
         Target::new(gptq_exllama_v2::REGISTRATION, device)?,
+        Target::new(gptq_marlin::REGISTRATION, device)?,
         Target::new(gptq_torch_fallback::REGISTRATION, device)?,
         Target::new(gptq_exllama_v1::REGISTRATION, device)?,
     ])
@@ -59,6 +60,7 @@ fn own_kernels_only(target: &Target) -> Option<&'static str> {
     match target.registration().id.as_str() {
         "exllama_v1" => Some("exllama_v1.matmul_recons_thd=0"),
         "exllama_v2" => Some("exllama_v2.dense_rows=0"),
+        "marlin" => Some("marlin.dense_rows=0"),
         "torch" => Some("torch.dense_rows=0"),
         _ => None,
     }

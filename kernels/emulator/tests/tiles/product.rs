@@ -1,16 +1,18 @@
 //! The products, held to the accuracy that backends are held to.
 
 use std::collections::BTreeMap;
+use std::ptr;
 
 use gptq_conformance::oracle::Dense;
 use gptq_conformance::{Accuracy, Activations, WeightRounding};
 use gptq_core::tensor::DType;
-use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
+use gptq_emulator::{Buffer, Fault, Launch, in_orders};
+use gptq_tiles::Zeros;
 use gptq_tiles::params::GptqProductParams;
 use gptq_tiles::products::{GpuShape, Kind, Product, Variant};
 use half::{bf16, f16};
 
-use crate::layer::{DeviceLayer, dtype_code, entries};
+use crate::layer::{DeviceLayer, FAMILIES, Family, dtype_code};
 use crate::{SEEDS, to_u32};
 
 /// A GPU with so few multiprocessors that blocks are wide, and so many that K is divided.
@@ -27,6 +29,7 @@ struct DeviceBias {
 
 /// The bytes of out, from two launches that share their counters.
 fn multiply(
+    family: &Family,
     layer: &DeviceLayer,
     bias: Option<&DeviceBias>,
     variant: Variant,
@@ -51,8 +54,8 @@ fn multiply(
         (0..product.column_blocks as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
     let arrived = Buffer::in_out("arrived", &arrived);
     let launch = Launch {
-        kernel: Kernel::named(&format!(
-            "gptq_exllama_v2_{}_{}_r{}_{}",
+        kernel: family.kernel(&format!(
+            "{}_{}_r{}_{}",
             product.kind,
             variant.width(),
             variant.run_rows,
@@ -64,8 +67,11 @@ fn multiply(
         params: GptqProductParams {
             weights: layer.weights.address().cast(),
             scales: layer.scales.address().cast(),
-            zeros: layer.zeros.address().cast(),
-            bias: bias.map_or(std::ptr::null(), |bias| bias.bytes.address().cast()),
+            zeros: match family.zeros {
+                Zeros::Stored => layer.zeros.address().cast(),
+                Zeros::BuiltIn => ptr::null(),
+            },
+            bias: bias.map_or(ptr::null(), |bias| bias.bytes.address().cast()),
             x: x_buffer.address().cast(),
             out: out.address_mut().cast(),
             partial: partial.address_mut(),
@@ -102,8 +108,14 @@ fn values(dtype: DType, bytes: &[u8]) -> Vec<f64> {
 
 #[test]
 fn products_with_layers_of_all_kinds_are_as_near_as_rounding_allows() {
+    for family in &FAMILIES {
+        products_are_as_near_as_rounding_allows(family);
+    }
+}
+
+fn products_are_as_near_as_rounding_allows(family: &Family) {
     let (mut ran, mut divided) = (BTreeMap::<String, usize>::new(), 0);
-    for (number, entry) in entries().into_iter().enumerate() {
+    for (number, entry) in family.entries().into_iter().enumerate() {
         let (case, dtype) = (entry.case, entry.x_dtype);
         let built = case.build("layer").unwrap_or_else(|error| panic!("{case}: {error}"));
         let dense = Dense::of_values(&built.values);
@@ -112,7 +124,7 @@ fn products_with_layers_of_all_kinds_are_as_near_as_rounding_allows() {
             .layer
             .bias()
             .map(|bias| DeviceBias { bytes: Buffer::input("bias", bias.as_bytes()), dtype: bias.dtype() });
-        let variant = Variant::of(&layer.arrangement, layer.info.symmetric);
+        let variant = Variant::of(&layer.arrangement, layer.info.symmetric, family.zeros);
         let gpu = GPUS[number % GPUS.len()];
         // Whether or not a GPU would get it, the kernel that ran least, for one of the numbers of rows that it takes.
         let times = |kind: &Kind| ran.get(&kind.to_string()).copied().unwrap_or(0);
@@ -123,10 +135,12 @@ fn products_with_layers_of_all_kinds_are_as_near_as_rounding_allows() {
         };
         let rows = 1 + number * 7 % kind.rows();
         let x = Activations::normal([rows, case.in_features], dtype, case.seed);
-        let what = || format!("{case}, {product:?}, x {dtype} [{rows}, {}]", case.in_features);
-        let out = in_orders(SEEDS, |seed| multiply(&layer, bias.as_ref(), variant, &product, &x, seed))
-            .unwrap_or_else(|problem| panic!("{}: {problem}", what()))
-            .unwrap_or_default();
+        let what =
+            || format!("{}: {case}, {product:?}, x {dtype} [{rows}, {}]", family.name, case.in_features);
+        let out =
+            in_orders(SEEDS, |seed| multiply(family, &layer, bias.as_ref(), variant, &product, &x, seed))
+                .unwrap_or_else(|problem| panic!("{}: {problem}", what()))
+                .unwrap_or_default();
         let accuracy = Accuracy::of(&dense, &x, WeightRounding::Exact, &values(dtype, &out));
         assert!(accuracy.holds(), "{}: {accuracy:?}", what());
         *ran.entry(kind.to_string()).or_default() += 1;
@@ -134,6 +148,7 @@ fn products_with_layers_of_all_kinds_are_as_near_as_rounding_allows() {
     }
     assert!(
         ran.len() == 9 && ran.values().all(|&times| times > 2) && divided > 5,
-        "ran {ran:?}, {divided} with a divided K"
+        "{}: ran {ran:?}, {divided} with a divided K",
+        family.name
     );
 }

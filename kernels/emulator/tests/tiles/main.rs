@@ -1,5 +1,5 @@
-//! The kernels of kernels/exllama_v2, over layers of every kind that the backend takes: how they arrange, against the plain
-//! version of the arrangement; what they compute, against the oracle of `gptq-conformance`.
+//! The kernels of the families for layers in tiles, each over layers of every kind that its backend takes: how they arrange,
+//! against the plain version of the arrangement; what they compute, against the oracle of `gptq-conformance`.
 #![cfg(emulated)]
 #![allow(clippy::expect_used, clippy::panic, reason = "what fails here fails the test")]
 

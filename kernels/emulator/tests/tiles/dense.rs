@@ -1,16 +1,20 @@
 //! The dense matrix, bit by bit, and x in the order of an arrangement.
 
+use std::ptr;
+
 use gptq_conformance::oracle::Dense;
 use gptq_core::tensor::DType;
-use gptq_emulator::{Buffer, Fault, Kernel, Launch, in_orders};
+use gptq_emulator::{Buffer, Fault, Launch, in_orders};
+use gptq_tiles::Zeros;
 use gptq_tiles::params::{GptqTileDequantizeParams, GptqTileGatherParams};
 use half::{bf16, f16};
 
-use crate::layer::{DeviceLayer, dtype_code, entries};
+use crate::layer::{DeviceLayer, FAMILIES, Family, dtype_code};
 use crate::{SEEDS, blocks, to_u32};
 
 /// The elements of columns from `first` on, rows one behind the other.
 fn dequantize(
+    family: &Family,
     layer: &DeviceLayer,
     first: usize,
     columns: usize,
@@ -20,14 +24,17 @@ fn dequantize(
     let arrangement = layer.arrangement;
     let out = Buffer::<u16>::output("out", arrangement.in_features * columns);
     Launch {
-        kernel: Kernel::named(&format!("gptq_exllama_v2_dequantize_b{}_{dtype}", arrangement.bits))?,
+        kernel: family.kernel(&format!("dequantize_{}_{dtype}", family.width(arrangement.bits)))?,
         grid: [blocks(columns, 128), to_u32(arrangement.tiles), 1],
         block: [256, 1, 1],
         shared_bytes: 0,
         params: GptqTileDequantizeParams {
             weights: layer.weights.address().cast(),
             scales: layer.scales.address().cast(),
-            zeros: layer.zeros.address().cast(),
+            zeros: match family.zeros {
+                Zeros::Stored => layer.zeros.address().cast(),
+                Zeros::BuiltIn => ptr::null(),
+            },
             order: layer.order_address(),
             out: out.address_mut().cast(),
             in_features: to_u32(arrangement.in_features),
@@ -61,7 +68,9 @@ fn rounded(weight: f64, dtype: DType) -> u16 {
 
 #[test]
 fn dense_matrices_of_all_kinds_are_right_to_the_last_bit() {
-    for entry in entries() {
+    for (family, entry) in
+        FAMILIES.iter().flat_map(|family| family.entries().into_iter().map(move |entry| (family, entry)))
+    {
         let (case, dtype) = (entry.case, entry.x_dtype);
         let built = case.build("layer").unwrap_or_else(|error| panic!("{case}: {error}"));
         let dense = Dense::of_values(&built.values);
@@ -71,8 +80,8 @@ fn dense_matrices_of_all_kinds_are_right_to_the_last_bit() {
             if columns == 0 {
                 continue;
             }
-            let found = in_orders(SEEDS, |seed| dequantize(&layer, first, columns, dtype, seed))
-                .unwrap_or_else(|problem| panic!("{case} to {dtype}: {problem}"))
+            let found = in_orders(SEEDS, |seed| dequantize(family, &layer, first, columns, dtype, seed))
+                .unwrap_or_else(|problem| panic!("{}: {case} to {dtype}: {problem}", family.name))
                 .unwrap_or_default();
             let rows = dense.weights().chunks_exact(n);
             let expected =
@@ -83,7 +92,8 @@ fn dense_matrices_of_all_kinds_are_right_to_the_last_bit() {
                 let same = *found == expected || (found | expected) & 0x7fff == 0;
                 assert!(
                     same,
-                    "{case} to {dtype}: row {row}, column {column}: {found:04x}, not {expected:04x}"
+                    "{}: {case} to {dtype}: row {row}, column {column}: {found:04x}, not {expected:04x}",
+                    family.name
                 );
             }
         }
@@ -92,9 +102,9 @@ fn dense_matrices_of_all_kinds_are_right_to_the_last_bit() {
 
 #[test]
 fn x_is_gathered_from_any_address() {
-    for (k, rows, sorted, offset) in
-        [(32, 3, true, 1), (1056, 2, true, 0), (2080, 1, false, 3), (96, 5, false, 0)]
-    {
+    let cases = [(32, 3, true, 1), (1056, 2, true, 0), (2080, 1, false, 3), (96, 5, false, 0)];
+    for (number, (k, rows, sorted, offset)) in cases.into_iter().enumerate() {
+        let family = &FAMILIES[number % FAMILIES.len()];
         let values: Vec<u16> =
             (0..rows * k + offset).map(|i| u16::try_from(i * 7 % 65_521).unwrap_or(0)).collect();
         let order: Vec<u16> = (0..k).map(|i| u16::try_from(i * 5 % k).unwrap_or(0)).collect();
@@ -102,13 +112,13 @@ fn x_is_gathered_from_any_address() {
             let (x, order) = (Buffer::input("x", &values), Buffer::input("order", &order));
             let out = Buffer::<u16>::output("out", rows * k);
             Launch {
-                kernel: Kernel::named("gptq_exllama_v2_gather")?,
+                kernel: family.kernel("gather")?,
                 grid: [blocks(k, 1024), to_u32(rows), 1],
                 block: [128, 1, 1],
                 shared_bytes: 0,
                 params: GptqTileGatherParams {
                     x: x.address().wrapping_add(offset),
-                    order: if sorted { order.address() } else { std::ptr::null() },
+                    order: if sorted { order.address() } else { ptr::null() },
                     out: out.address_mut(),
                     in_features: to_u32(k),
                     reserved: 0,

@@ -1,0 +1,9 @@
+// Products of layers of 4 bits with x in bf16.
+#include "params.h"
+#include "tile_products.cuh"
+
+#if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+WHOLE_TILES(b4s, 4, bf16, false, 2, 4, 512, 2)
+MORE_BLOCKS(b4s, 4, bf16, false)
+PARTS_OF_TILES(b4s, 4, bf16, false)
+#endif

@@ -1,0 +1,6 @@
+// Products of layers of 8 bits with x in f16.
+#include "params.h"
+#include "tile_products.cuh"
+
+WHOLE_TILES(b8s, 8, f16, false, 1, 2, 512, 1)
+PARTS_OF_TILES(b8s, 8, f16, false)
