@@ -28,6 +28,7 @@
 
 #include "feed.cuh"
 #include "output.cuh"
+#include "ptx_matrix.cuh"
 
 namespace gptq {
 

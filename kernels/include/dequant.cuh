@@ -340,6 +340,10 @@ GPTQ_DEVICE void round_to(float value, float& to) { to = value; }
 GPTQ_DEVICE void round_to(float value, f16& to) { to.bits = uint16_t(to_f16x2(value, 0.0f).bits); }
 GPTQ_DEVICE void round_to(float value, bf16& to) { to.bits = uint16_t(to_bf16x2(value, 0.0f).bits); }
 
+/// Two floats, each to the nearest of the type of the last argument; the first in the low half.
+GPTQ_DEVICE uint32_t pair_of(float low, float high, f16) { return to_f16x2(low, high).bits; }
+GPTQ_DEVICE uint32_t pair_of(float low, float high, bf16) { return to_bf16x2(low, high).bits; }
+
 /// 16 bytes of Out from as many floats as that takes.
 GPTQ_DEVICE uint4 pack16(const float (&values)[8], f16) {
     return make_uint4(to_f16x2(values[0], values[1]).bits, to_f16x2(values[2], values[3]).bits,

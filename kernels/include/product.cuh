@@ -8,6 +8,7 @@
 
 #include "dequant.cuh"
 #include "product.h"
+#include "ptx_matrix.cuh"
 #include "tile.cuh"
 
 namespace gptq {

@@ -352,6 +352,22 @@ GPTQ_DEVICE void store_global(void* address, uint4 value) {
 #endif
 }
 
+/// st.global of 4 bytes, and of 2.
+GPTQ_DEVICE void store_global(void* address, uint32_t value) {
+#ifdef GPTQ_EMULATOR
+    emulator::store(address, &value, sizeof value);
+#else
+    asm volatile("st.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+#endif
+}
+GPTQ_DEVICE void store_global(void* address, uint16_t value) {
+#ifdef GPTQ_EMULATOR
+    emulator::store(address, &value, sizeof value);
+#else
+    asm volatile("st.global.u16 [%0], %1;" ::"l"(address), "h"(value) : "memory");
+#endif
+}
+
 /// An address in shared memory. 32 bits on the GPU, where a pointer has 64 and is turned into one at each use.
 #ifdef GPTQ_EMULATOR
 using SharedAddress = char*;
@@ -373,6 +389,26 @@ GPTQ_DEVICE uint4 load_shared(SharedAddress address) {
                  : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                  : "r"(address)
                  : "memory");
+#endif
+    return value;
+}
+
+/// ld.shared of 4 and 2 bytes.
+GPTQ_DEVICE uint32_t load_shared_word(SharedAddress address) {
+    uint32_t value;
+#ifdef GPTQ_EMULATOR
+    emulator::load(&value, address, sizeof value);
+#else
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+#endif
+    return value;
+}
+GPTQ_DEVICE uint32_t load_shared_half(SharedAddress address) {
+    uint16_t value;
+#ifdef GPTQ_EMULATOR
+    emulator::load(&value, address, sizeof value);
+#else
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(address) : "memory");
 #endif
     return value;
 }
@@ -458,7 +494,8 @@ GPTQ_DEVICE void wait_copies() {
 /// whoever counts later, and the other way round. Called by one thread of a block.
 ///
 /// A cell that nobody has arrived at holds `mark`, whose low byte is zero, or anything else that is no count above it:
-/// scratch need not be cleared. Whoever comes last writes `mark` there again.
+/// scratch need not be cleared. Whoever comes last writes `mark` there again. (initcheck reports the read of a cell that
+/// nobody wrote: it is meant.)
 GPTQ_DEVICE uint32_t count_arrival(uint64_t* cell, uint64_t mark) {
 #ifdef GPTQ_EMULATOR
     return emulator::count_arrival(cell, mark);
@@ -499,100 +536,5 @@ GPTQ_DEVICE void wait_for_earlier_kernels() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-
-// Tensor cores
-
-/// ldmatrix: lane 8m + r points to row r of matrix m; lane 4r + q receives elements 2q and 2q + 1 of row r of each.
-GPTQ_DEVICE void load_matrices(uint32_t (&to)[4], const void* row) {
-#ifdef GPTQ_EMULATOR
-    emulator::load_matrix(to, row, 4, false);
-#else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-#endif
-}
-
-GPTQ_DEVICE void load_matrices(uint32_t (&to)[2], const void* row) {
-#ifdef GPTQ_EMULATOR
-    emulator::load_matrix(to, row, 2, false);
-#else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(to[0]), "=r"(to[1])
-                 : "r"(shared_address(row))
-                 : "memory");
-#endif
-}
-
-/// ldmatrix.trans: elements of columns instead of rows.
-GPTQ_DEVICE void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
-#ifdef GPTQ_EMULATOR
-    emulator::load_matrix(to, row, 4, true);
-#else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-#endif
-}
-
-/// mma.sync m16n8k16, f32 accumulators: c += a b.
-GPTQ_DEVICE void multiply_accumulate(float (&c)[4], const f16x2 (&a)[4], const f16x2 (&b)[2]) {
-#ifdef GPTQ_EMULATOR
-    const uint32_t a_bits[4] = {a[0].bits, a[1].bits, a[2].bits, a[3].bits}, b_bits[2] = {b[0].bits, b[1].bits};
-    emulator::multiply(emulator::Element::f16, 16, c, a_bits, b_bits);
-#elif __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "r"(b[0].bits), "r"(b[1].bits));
-#else
-    // Turing has only k = 8.
-    for (int half = 0; half < 2; half++) {
-        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
-                     "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                     : "r"(a[2 * half].bits), "r"(a[2 * half + 1].bits), "r"(b[half].bits));
-    }
-#endif
-}
-
-/// mma.sync m16n8k8, f32 accumulators.
-GPTQ_DEVICE void multiply_accumulate(float (&c)[4], const f16x2 (&a)[2], const f16x2 (&b)[1]) {
-#ifdef GPTQ_EMULATOR
-    const uint32_t a_bits[2] = {a[0].bits, a[1].bits};
-    emulator::multiply(emulator::Element::f16, 8, c, a_bits, &b[0].bits);
-#else
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0].bits), "r"(a[1].bits), "r"(b[0].bits));
-#endif
-}
-
-#if defined(GPTQ_EMULATOR) || __CUDA_ARCH__ >= 800
-GPTQ_DEVICE void multiply_accumulate(float (&c)[4], const bf16x2 (&a)[4], const bf16x2 (&b)[2]) {
-#ifdef GPTQ_EMULATOR
-    const uint32_t a_bits[4] = {a[0].bits, a[1].bits, a[2].bits, a[3].bits}, b_bits[2] = {b[0].bits, b[1].bits};
-    emulator::multiply(emulator::Element::bf16, 16, c, a_bits, b_bits);
-#else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "r"(b[0].bits), "r"(b[1].bits));
-#endif
-}
-
-GPTQ_DEVICE void multiply_accumulate(float (&c)[4], const bf16x2 (&a)[2], const bf16x2 (&b)[1]) {
-#ifdef GPTQ_EMULATOR
-    const uint32_t a_bits[2] = {a[0].bits, a[1].bits};
-    emulator::multiply(emulator::Element::bf16, 8, c, a_bits, &b[0].bits);
-#else
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0].bits), "r"(a[1].bits), "r"(b[0].bits));
-#endif
-}
-#endif
 
 }  // namespace gptq

@@ -23,6 +23,7 @@
     static const char name##_key = 0;     \
     T* const name = static_cast<T*>(emulator::static_shared(&name##_key, sizeof(T) * (count)))
 #define GPTQ_SHARED_DYNAMIC(T, name) T* const name = static_cast<T*>(emulator::dynamic_shared())
+#define GPTQ_SHARED_SWIZZLED(name) GPTQ_SHARED_DYNAMIC(char, name)
 
 #else
 
@@ -43,6 +44,10 @@
 #define GPTQ_SHARED_DYNAMIC(T, name)                                   \
     extern __shared__ __align__(16) unsigned char gptq_dynamic_shared[]; \
     T* const name = reinterpret_cast<T*>(gptq_dynamic_shared)
+// The same at a multiple of 1024 bytes, for kernels that declare no other shared memory.
+#define GPTQ_SHARED_SWIZZLED(name)                                               \
+    extern __shared__ __align__(1024) unsigned char gptq_dynamic_shared_swizzled[]; \
+    char* const name = reinterpret_cast<char*>(gptq_dynamic_shared_swizzled)
 
 #endif
 

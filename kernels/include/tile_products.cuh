@@ -10,6 +10,7 @@
 #include "tile.h"
 #include "product_few.cuh"
 #include "product_some.cuh"
+#include "product_tile.cuh"
 
 #define FEW(name, threads, bits, X, tokens, strips, warps, ahead, run, asymmetric)                                    \
     GPTQ_FAMILY_KERNEL(name##_##X, threads, GptqProductParams) {                                                      \
@@ -52,3 +53,28 @@
 #define SMALLEST_PARTS(w, bits, X)                         \
     FEW(m8_t2_##w##_r8, 256, bits, X, 8, 2, 8, 1, 8, true) \
     SOME(m64_##w##_r8, 256, bits, X, 64, 1, 2, 4, 8, true)
+
+// Tiles, for 17 rows and more, with and without wgmma (product_tile.cuh): g64_c256 is 64 rows of x by 256 columns with wgmma,
+// m64_c256 the same with mma.sync. crates/tiles/src/products/tile.rs chooses between them. Of a shape: rows of x, strips of a
+// warp, warps side by side, stages.
+#define TILE(name, bits, X, rows, strips, across, stages, run, asymmetric, groups)                                           \
+    GPTQ_FAMILY_KERNEL_RESIDENT(name##_##X, across * gptq::kWarp, 1, GptqProductParams) {                                    \
+        gptq::multiply_tiles<gptq::TileShape<bits, gptq::X, rows, strips, across, stages, run, asymmetric, groups>>(params); \
+    }
+
+// For runs of 128, 64 or 32 rows of W.
+#define TILES(w, bits, X, run, asymmetric)                                                    \
+    TILE(m32_c256_##w##_r##run, bits, X, 32, 2, 8, 3, run, asymmetric, false)                 \
+    TILE(g32_c256_##w##_r##run, bits, X, 32, 1, 16, bits == 8 ? 3 : 4, run, asymmetric, true) \
+    TILE(g64_c256_##w##_r##run, bits, X, 64, 1, 16, bits == 8 ? 3 : 4, run, asymmetric, true) \
+    TILE(g128_c128_##w##_r##run, bits, X, 128, 1, 8, 4, run, asymmetric, true)
+
+// For runs of whole tiles: with shorter ones registers would spill.
+#define LARGE_TILES(w, bits, X, run, asymmetric) \
+    TILE(m64_c256_##w##_r##run, bits, X, 64, 2, 8, bits == 8 ? 2 : 3, run, asymmetric, false)
+
+// For fewer columns, and for numbers of rows in between: 4 bits, in runs of 128 rows.
+#define MORE_TILES(w, bits, X, run, asymmetric)                               \
+    TILE(g32_c128_##w##_r##run, bits, X, 32, 1, 8, 6, run, asymmetric, true)  \
+    TILE(g48_c256_##w##_r##run, bits, X, 48, 1, 16, 4, run, asymmetric, true) \
+    TILE(g64_c128_##w##_r##run, bits, X, 64, 1, 8, 6, run, asymmetric, true)

@@ -17,11 +17,13 @@ use gptq_cuda::{
 use crate::kernels::{ArrangeKernels, FamilyKernels, Packed, ProductKernels};
 use crate::linear::{KernelSet, Shared, TileLinear};
 use crate::memory::{LayerPlan, Planner, Tensors, biases};
-use crate::products::{GpuShape, Product, Variant};
+use crate::products::{GpuShape, Product, Variant, dense_from};
 use crate::{DENSE_ROWS, Family, Zeros, x_dtypes};
 
 /// Shared memory that kernels declare for themselves, at most.
 const DECLARED_SHARED_BYTES: u32 = 64;
+/// wgmma is there on Hopper alone.
+const HOPPER: ComputeCapability = ComputeCapability { major: 9, minor: 0 };
 /// Kernels may begin before the one in front of them ends from Hopper on, and graphs know of it since CUDA 12.3.
 const OVERLAPPING: (ComputeCapability, CudaVersion) =
     (ComputeCapability { major: 9, minor: 0 }, CudaVersion { major: 12, minor: 3 });
@@ -71,6 +73,7 @@ impl TileBackend {
         GpuShape {
             multiprocessors: info.multiprocessors as usize,
             shared_bytes: info.shared_bytes_per_block.saturating_sub(DECLARED_SHARED_BYTES) as usize,
+            groups: info.compute_capability == HOPPER,
         }
     }
 
@@ -213,11 +216,11 @@ impl Backend for TileBackend {
                 dense_from: match self.dense_rows {
                     Some(0) => usize::MAX,
                     Some(rows) => rows,
-                    None => tensors.arrangement.dense_from(),
+                    None => dense_from(&tensors.arrangement, &products),
                 },
                 tensors,
                 products,
-                run_rows: variant.run_rows,
+                variant,
                 kernels,
                 shared: Arc::clone(&shared),
                 resident_bytes,

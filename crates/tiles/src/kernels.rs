@@ -96,8 +96,7 @@ impl ProductKernels {
         overlaps: bool,
     ) -> Result<Self> {
         let product = |kind: Kind| {
-            let (width, run) = (variant.width(), variant.run_rows);
-            let kernel = kernels.kernel(&format!("{kind}_{width}_r{run}_{dtype}"))?;
+            let kernel = kernels.kernel(&format!("{kind}_{}_{dtype}", variant.suffix(kind)))?;
             kernel.allow_shared_bytes(count(shared_bytes))?;
             Ok((kind, kernel))
         };
@@ -125,7 +124,7 @@ impl ProductKernels {
         stream: &CudaStream,
         layer: &Tensors,
         product: &Product,
-        run_rows: usize,
+        variant: Variant,
         operands: &Operands,
     ) -> Result<()> {
         let Some((_, kernel)) = self.products.iter().find(|(kind, _)| *kind == product.kind) else {
@@ -148,14 +147,15 @@ impl ProductKernels {
             strips: count(arrangement.strips),
             tiles: count(arrangement.tiles),
             groups: count(arrangement.groups),
-            inverse_of_group: arrangement.inverse_of_group(run_rows),
+            inverse_of_group: arrangement.inverse_of_group(variant.run_rows_of(product.kind)),
             rows: count(operands.rows),
             splits: count(product.splits),
             split_tiles: count(product.split_tiles),
             scale_dtype: dtype_code(layer.scale_dtype),
             bias_dtype,
         };
-        let grid = [count(product.column_blocks), count(product.splits), 1];
+        let [columns, parts] = product.grid();
+        let grid = [count(columns), count(parts), 1];
         let mut launch =
             Launch::new(grid, [count(product.threads), 1, 1]).shared_bytes(count(product.shared_bytes));
         if operands.overlapping && self.overlaps {

@@ -58,10 +58,6 @@ pub struct Arrangement {
     pub group_rows: usize,
 }
 
-/// Weights of a layer up to which the dense matrix is written soon, and less soon.
-const SMALL_WEIGHTS: usize = 48 << 20;
-const MEDIUM_WEIGHTS: usize = 128 << 20;
-
 impl Arrangement {
     /// Of a layer of a kind that the backend takes.
     pub fn of(layer: &LayerInfo) -> Self {
@@ -107,19 +103,6 @@ impl Arrangement {
     pub fn inverse_of_group(&self, run_rows: usize) -> u32 {
         let runs = (self.group_rows / run_rows).max(1) as u64;
         u32::try_from((1u64 << 31).div_ceil(runs)).unwrap_or(u32::MAX)
-    }
-
-    /// Rows of x from which a dense matrix and cuBLASLt are faster than the products of this backend.
-    ///
-    /// H100, 4 bits, plain launches, in us: of `[4096, 4096]` 64 rows take 25 and 128 take 49, the dense way 24 and 28; of
-    /// `[8192, 8192]` 59, 117 and 107, 126; of `[8192, 28672]` 128 rows take 290 and 256 take 580, the dense way 443 and 505.
-    pub(crate) fn dense_from(&self) -> usize {
-        let weights = self.in_features * self.out_features;
-        match weights {
-            _ if weights <= SMALL_WEIGHTS => 65,
-            _ if weights <= MEDIUM_WEIGHTS => 129,
-            _ => 193,
-        }
     }
 
     /// Where a code stands in what a lane has of a tile: the lane, its word for the lower bits, their lowest bit; and for

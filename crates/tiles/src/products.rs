@@ -1,8 +1,11 @@
 //! Which kernel multiplies: a table, and how a call is cut for a GPU. Pure; no GPU is asked.
 //!
-//! There are two kinds of kernels, and tile_products.cuh lists them. The few (`m1`, `m8`, `m16`) have narrow blocks whose warps
-//! divide K; the some (`m32`, `m64`) have wide blocks, as many as there are multiprocessors, and divide K over blocks where
-//! there are fewer columns than that takes. The numbers here are those of that file.
+//! There are three kinds of kernels, and tile_products.cuh lists them. The few (`m1`, `m8`, `m16`) have narrow blocks whose
+//! warps divide K. The tiles (`m32_c256`, `g64_c256`, ..) are for 17 rows and more: blocks of many columns by many rows of x,
+//! that divide all the work evenly. The some (`m32`, `m64`) do what is left: layers of 2 and 3 bits and of small groups, and
+//! GPUs whose blocks have little shared memory. The numbers here are those of that file.
+
+mod tile;
 
 use std::fmt;
 
@@ -11,8 +14,10 @@ use gptq_core::format::Bits;
 use crate::Zeros;
 use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
 
-/// Rows of x in one launch at most.
-pub const MOST_ROWS: usize = 64;
+/// Rows of x in one launch at most: tiles of tokens stand side by side up to here.
+pub const MOST_ROWS: usize = 256;
+/// Counters of blocks that share sums, in one launch at most: the scratch has room for so many.
+pub(crate) const MOST_COUNTERS: usize = 4096;
 /// Parts of K at most: counters of blocks are bytes.
 const MOST_SPLITS: usize = 64;
 /// Tiles that a part of K has at least: what a block has on the way, and something to hide the start behind.
@@ -28,6 +33,8 @@ pub struct GpuShape {
     pub multiprocessors: usize,
     /// Shared memory that a block can have.
     pub shared_bytes: usize,
+    /// Whether four warps can multiply together (wgmma).
+    pub groups: bool,
 }
 
 /// A kernel of tile_products.cuh, for one width, run and type.
@@ -46,13 +53,23 @@ pub enum Kind {
         /// 32 or 64.
         rows: usize,
     },
+    /// `m{rows}_c{columns}`, or `g{rows}_c{columns}` with wgmma: tiles of so many rows of x and so many columns. A launch may
+    /// have more rows than one tile.
+    Tile {
+        /// 32, 64 or 128.
+        rows: usize,
+        /// 128 or 256.
+        columns: usize,
+        /// Whether warps multiply in groups of four.
+        groups: bool,
+    },
 }
 
 impl Kind {
-    /// Rows of x at most.
+    /// Rows of x at most; of tiles, those of one.
     pub fn rows(self) -> usize {
         match self {
-            Self::Few { rows, .. } | Self::Some { rows } => rows,
+            Self::Few { rows, .. } | Self::Some { rows } | Self::Tile { rows, .. } => rows,
         }
     }
 }
@@ -62,6 +79,9 @@ impl fmt::Display for Kind {
         match self {
             Self::Few { rows, strips } => write!(f, "m{rows}_t{strips}"),
             Self::Some { rows } => write!(f, "m{rows}"),
+            Self::Tile { rows, columns, groups } => {
+                write!(f, "{}{rows}_c{columns}", if *groups { "g" } else { "m" })
+            }
         }
     }
 }
@@ -77,9 +97,11 @@ pub struct Variant {
     pub fixed_zeros: bool,
     /// Rows of W that surely share a scale: 64, 32, 16 or 8.
     pub run_rows: usize,
+    /// The same for tiles, which take runs of 128 rows too.
+    pub tile_run_rows: usize,
 }
 
-const EVERY_KIND: [Kind; 9] = [
+const EVERY_KIND: [Kind; 17] = [
     Kind::Few { rows: 1, strips: 1 },
     Kind::Few { rows: 1, strips: 2 },
     Kind::Few { rows: 1, strips: 4 },
@@ -89,6 +111,14 @@ const EVERY_KIND: [Kind; 9] = [
     Kind::Few { rows: 16, strips: 4 },
     Kind::Some { rows: 32 },
     Kind::Some { rows: 64 },
+    Kind::Tile { rows: 32, columns: 256, groups: false },
+    Kind::Tile { rows: 64, columns: 256, groups: false },
+    Kind::Tile { rows: 32, columns: 128, groups: true },
+    Kind::Tile { rows: 32, columns: 256, groups: true },
+    Kind::Tile { rows: 48, columns: 256, groups: true },
+    Kind::Tile { rows: 64, columns: 128, groups: true },
+    Kind::Tile { rows: 64, columns: 256, groups: true },
+    Kind::Tile { rows: 128, columns: 128, groups: true },
 ];
 
 impl Variant {
@@ -97,7 +127,19 @@ impl Variant {
         let run_rows = arrangement.run_rows();
         let has_fixed = [Bits::FOUR, Bits::EIGHT].contains(&arrangement.bits) && run_rows == TILE_ROWS;
         let fixed_zeros = zeros == Zeros::BuiltIn || (symmetric && has_fixed);
-        Self { bits: arrangement.bits, fixed_zeros, run_rows }
+        let pairs = arrangement.group_rows.is_multiple_of(2 * TILE_ROWS);
+        let tile_run_rows = if pairs { 2 * TILE_ROWS } else { run_rows };
+        Self { bits: arrangement.bits, fixed_zeros, run_rows, tile_run_rows }
+    }
+
+    /// Rows of W that a kernel takes to share a scale.
+    pub fn run_rows_of(self, kind: Kind) -> usize {
+        if matches!(kind, Kind::Tile { .. }) { self.tile_run_rows } else { self.run_rows }
+    }
+
+    /// What stands behind the kind in the name of a kernel: the width, with an s for fixed zero points, and the run.
+    pub fn suffix(self, kind: Kind) -> String {
+        format!("b{}{}_r{}", self.bits, if self.fixed_zeros { "s" } else { "" }, self.run_rows_of(kind))
     }
 
     /// The kernels that there are.
@@ -107,15 +149,21 @@ impl Variant {
             (64, Kind::Few { strips, .. }) => most || strips == 2,
             (32, Kind::Few { rows, strips }) => rows <= 8 && strips == 2,
             (_, Kind::Few { rows, strips }) => rows == 8 && strips == 2,
+            (run, Kind::Tile { rows, columns, groups }) => {
+                let common = match (groups, rows, columns) {
+                    // With shorter runs registers would spill.
+                    (false, 64, _) => run == TILE_ROWS,
+                    (false, ..) => true,
+                    (true, ..) => [(32, 256), (64, 256), (128, 128)].contains(&(rows, columns)),
+                };
+                let of_width = self.bits == Bits::FOUR && (common || self.tile_run_rows == 2 * TILE_ROWS)
+                    || self.bits == Bits::EIGHT && common;
+                run >= 32 && of_width
+            }
             (64, Kind::Some { .. }) => true,
             (_, Kind::Some { rows }) => rows == 64,
         };
         EVERY_KIND.into_iter().filter(listed)
-    }
-
-    /// The width as names of kernels have it: `b4s` is for fixed zero points.
-    pub fn width(self) -> String {
-        format!("b{}{}", self.bits, if self.fixed_zeros { "s" } else { "" })
     }
 
     fn runs(self) -> usize {
@@ -164,13 +212,15 @@ struct Stages {
 pub struct Product {
     /// Which kernel.
     pub kind: Kind,
+    /// Rows of x at most.
+    pub rows: usize,
     /// Strips of a block.
     pub strips: usize,
-    /// Blocks along the columns: each has a counter where K is divided.
+    /// Blocks along the columns.
     pub column_blocks: usize,
-    /// Parts of K.
+    /// Parts of K; of tiles, shares of all work, one for each block of the grid.
     pub splits: usize,
-    /// Tiles of a part.
+    /// Tiles of a part; of tiles, units of a share.
     pub split_tiles: usize,
     /// Threads of a block.
     pub threads: usize,
@@ -179,27 +229,55 @@ pub struct Product {
 }
 
 impl Product {
+    /// Whether several blocks have parts of the same sums.
+    pub fn divides(&self, layer: &Arrangement) -> bool {
+        match self.kind {
+            Kind::Tile { .. } => !self.split_tiles.is_multiple_of(tile::units(layer)),
+            _ => self.splits > 1,
+        }
+    }
+
     /// Bytes of partial sums for so many rows of x.
-    pub fn partial_bytes(&self, rows: usize) -> usize {
-        if self.splits == 1 {
+    pub fn partial_bytes(&self, layer: &Arrangement, rows: usize) -> usize {
+        if !self.divides(layer) {
             return 0;
         }
-        self.splits * rows * self.column_blocks * self.strips * STRIP_COLUMNS * size_of::<f32>()
+        let columns = self.strips * STRIP_COLUMNS;
+        let sums = match self.kind {
+            // Of a block, for what it begins with and for what comes later.
+            Kind::Tile { rows, .. } => 2 * self.splits * rows * columns,
+            _ => self.splits * rows * self.column_blocks * columns,
+        };
+        sums * size_of::<f32>()
+    }
+
+    /// Counters of those that have a part of the same sums.
+    pub fn counters(&self, layer: &Arrangement) -> usize {
+        match self.kind {
+            _ if !self.divides(layer) => 0,
+            Kind::Tile { rows, .. } => self.column_blocks * self.rows.div_ceil(rows),
+            _ => self.column_blocks,
+        }
+    }
+
+    /// The grid of the launch.
+    pub fn grid(&self) -> [usize; 2] {
+        match self.kind {
+            Kind::Tile { .. } => [self.splits, 1],
+            _ => [self.column_blocks, self.splits],
+        }
     }
 
     /// The launches that a layer has, by ascending numbers of rows of x that they take. None where the GPU's blocks have too
     /// little shared memory for any kernel.
     pub fn of_layer(layer: &Arrangement, variant: Variant, gpu: GpuShape) -> Vec<Self> {
-        let products: Vec<Self> = variant
-            .kinds()
-            .filter_map(|kind| Self::of_kind(layer, variant, kind, gpu))
-            .filter(|product| product.shared_bytes <= gpu.shared_bytes)
-            .collect();
+        let fits = |product: &Self| product.shared_bytes <= gpu.shared_bytes;
+        let of_kind = |kind: Kind| Self::of_kind(layer, variant, kind, gpu).filter(fits);
         let mut chosen: Vec<Self> = Vec::new();
-        for product in products {
-            let strips = strips_of_few(layer, gpu, product.kind.rows());
+        for product in variant.kinds().filter(|kind| matches!(kind, Kind::Few { .. })).filter_map(of_kind) {
+            let strips = strips_of_few(layer, gpu, product.rows);
             match chosen.last_mut() {
-                Some(last) if last.kind.rows() == product.kind.rows() => {
+                Some(last) if last.rows == product.rows => {
                     if product.strips == strips {
                         *last = product;
                     }
@@ -207,12 +285,21 @@ impl Product {
                 _ => chosen.push(product),
             }
         }
+        let tiles = tile::of_layer(layer, variant, gpu);
+        if tiles.is_empty() {
+            let some = variant.kinds().filter(|kind| matches!(kind, Kind::Some { .. }));
+            chosen.extend(some.filter_map(of_kind));
+        }
+        chosen.extend(tiles);
         chosen
     }
 
     /// The same without dividing K, which needs no scratch.
-    pub fn undivided(self) -> Self {
-        Self { splits: 1, split_tiles: self.split_tiles * self.splits, ..self }
+    pub fn undivided(self, layer: &Arrangement) -> Self {
+        match self.kind {
+            Kind::Tile { .. } => tile::whole_columns(layer, self),
+            _ => Self { splits: 1, split_tiles: self.split_tiles * self.splits, ..self },
+        }
     }
 
     /// The launch of one kernel, by its own rules.
@@ -225,6 +312,7 @@ impl Product {
                 let (warps, ahead) = variant.few(rows, strips);
                 Some(Self {
                     kind,
+                    rows,
                     strips,
                     column_blocks: layer.strips / strips,
                     splits: 1,
@@ -246,6 +334,7 @@ impl Product {
                     let split_tiles = layer.tiles.div_ceil(splits);
                     Self {
                         kind,
+                        rows,
                         strips,
                         column_blocks,
                         // Rounding up may have left nothing for the last ones.
@@ -261,6 +350,8 @@ impl Product {
                 let fitting = products.filter(|product| product.shared_bytes <= gpu.shared_bytes);
                 fitting.min_by_key(|product| product.cost(gpu))
             }
+            // One more than a tile has: a launch of two tiles of tokens.
+            Kind::Tile { rows, .. } => tile::of_kind(layer, variant, kind, rows + 1, gpu),
         }
     }
 
@@ -268,6 +359,29 @@ impl Product {
     fn cost(&self, gpu: GpuShape) -> usize {
         let waves = (self.column_blocks * self.splits).div_ceil(gpu.multiprocessors);
         waves * self.split_tiles * (self.strips + self.kind.rows() / 8)
+    }
+}
+
+/// Weights of a layer up to which the dense matrix is written soon, and less soon.
+const SMALL_WEIGHTS: usize = 48 << 20;
+const MEDIUM_WEIGHTS: usize = 128 << 20;
+
+/// Rows of x from which a dense matrix and cuBLASLt are faster than the products of a layer.
+///
+/// H200, tiles with wgmma, in us: 256 rows of `[4096, 4096]` take 24, of `[8192, 8192]` 76, of `[8192, 28672]` 247, and twice
+/// as many rows twice that; the dense way takes 39, 151 and 522 for 512 rows on an H100. With mma.sync 256 rows take 34, 108
+/// and 402. Without tiles, on an H100: of `[4096, 4096]` 64 rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192,
+/// 28672]` 128 rows take 290, the dense way 443.
+pub(crate) fn dense_from(layer: &Arrangement, products: &[Product]) -> usize {
+    let [small, medium, large] = match products.last().map(|product| product.kind) {
+        Some(Kind::Tile { groups: true, .. }) => [385, 513, 513],
+        Some(Kind::Tile { .. }) => [193, 193, 257],
+        _ => [65, 129, 193],
+    };
+    match layer.in_features * layer.out_features {
+        weights if weights <= SMALL_WEIGHTS => small,
+        weights if weights <= MEDIUM_WEIGHTS => medium,
+        _ => large,
     }
 }
 
@@ -292,8 +406,8 @@ fn strips_of_few(layer: &Arrangement, gpu: GpuShape, rows: usize) -> usize {
 mod tests {
     use super::*;
 
-    const H100: GpuShape = GpuShape { multiprocessors: 132, shared_bytes: 227 * 1024 };
-    const TURING: GpuShape = GpuShape { multiprocessors: 40, shared_bytes: 64 * 1024 - 64 };
+    const H100: GpuShape = GpuShape { multiprocessors: 132, shared_bytes: 227 * 1024 - 64, groups: true };
+    const TURING: GpuShape = GpuShape { multiprocessors: 40, shared_bytes: 64 * 1024 - 64, groups: false };
 
     fn layer(bits: Bits, k: usize, n: usize, group_rows: usize) -> Arrangement {
         let (tiles, strips) = (k.div_ceil(TILE_ROWS), n.div_ceil(STRIP_COLUMNS).next_multiple_of(8));
@@ -304,7 +418,15 @@ mod tests {
     #[test]
     fn every_layer_has_a_launch_for_one_row_and_parts_of_k_cover_it_once() {
         for bits in [Bits::TWO, Bits::THREE, Bits::FOUR, Bits::EIGHT] {
-            for (k, n) in [(32, 8), (96, 136), (4096, 4096), (8192, 28672), (28672, 8192), (11008, 4096)] {
+            for (k, n) in [
+                (32, 8),
+                (96, 136),
+                (4096, 4096),
+                (8192, 28672),
+                (28672, 8192),
+                (11008, 4096),
+                (4096, 262_144),
+            ] {
                 for (group_rows, symmetric) in
                     [(8, false), (16, true), (32, false), (128, true), (128, false)]
                 {
@@ -314,18 +436,26 @@ mod tests {
                         let products = Product::of_layer(&layer, variant, gpu);
                         assert!(!products.is_empty(), "{layer:?} on {gpu:?}");
                         for pair in products.windows(2) {
-                            assert!(pair[0].kind.rows() < pair[1].kind.rows(), "{products:?}");
+                            assert!(pair[0].rows < pair[1].rows, "{products:?}");
                         }
                         for product in products {
                             assert!(product.shared_bytes <= gpu.shared_bytes, "{product:?}");
                             assert!(product.column_blocks * product.strips >= layer.strips, "{product:?}");
-                            assert!((product.splits - 1) * product.split_tiles < layer.tiles, "{product:?}");
-                            assert!(product.splits * product.split_tiles >= layer.tiles, "{product:?}");
-                            let whole = product.undivided();
-                            assert!(
-                                whole.split_tiles >= layer.tiles && whole.partial_bytes(64) == 0,
-                                "{whole:?}"
-                            );
+                            assert!(product.counters(&layer) <= MOST_COUNTERS, "{product:?}");
+                            let whole = product.undivided(&layer);
+                            assert_eq!(whole.partial_bytes(&layer, 64), 0, "{whole:?}");
+                            let (units, blocks) = match product.kind {
+                                Kind::Tile { rows, .. } => {
+                                    let blocks = product.column_blocks * product.rows.div_ceil(rows);
+                                    (blocks * tile::units(&layer), blocks)
+                                }
+                                _ => (layer.tiles, 1),
+                            };
+                            for product in [product, whole] {
+                                assert!((product.splits - 1) * product.split_tiles < units, "{product:?}");
+                                assert!(product.splits * product.split_tiles >= units, "{product:?}");
+                                assert!(product.splits <= blocks.max(gpu.multiprocessors).max(MOST_SPLITS));
+                            }
                         }
                     }
                 }
@@ -356,7 +486,7 @@ mod tests {
         let strips = |k, n, rows| {
             let layer = layer(Bits::FOUR, k, n, 128);
             let products = Product::of_layer(&layer, Variant::of(&layer, true, Zeros::Stored), H100);
-            products.iter().find(|product| product.kind.rows() == rows).unwrap().strips
+            products.iter().find(|product| product.rows == rows).unwrap().strips
         };
         assert_eq!((strips(4096, 4096, 1), strips(8192, 8192, 1), strips(4096, 14336, 1)), (1, 2, 4));
         assert_eq!((strips(4096, 11008, 1), strips(8192, 28672, 1)), (2, 2));

@@ -1,5 +1,5 @@
 // Warp operations by themselves, for comparison with what the PTX manual says.
-#include "ptx.cuh"
+#include "ptx_matrix.cuh"
 
 struct alignas(8) ProductParams {
     const uint16_t* a;  // [16, 16] row-major, or [16, 8]

@@ -1,0 +1,15 @@
+// Tiles for layers of 4 bits with x in f16.
+#include "params.h"
+#include "tile_products.cuh"
+
+TILES(b4s, 4, f16, 128, false)
+LARGE_TILES(b4s, 4, f16, 128, false)
+TILES(b4, 4, f16, 128, true)
+LARGE_TILES(b4, 4, f16, 128, true)
+TILES(b4s, 4, f16, 64, false)
+LARGE_TILES(b4s, 4, f16, 64, false)
+TILES(b4, 4, f16, 64, true)
+LARGE_TILES(b4, 4, f16, 64, true)
+TILES(b4, 4, f16, 32, true)
+MORE_TILES(b4s, 4, f16, 128, false)
+MORE_TILES(b4, 4, f16, 128, true)
