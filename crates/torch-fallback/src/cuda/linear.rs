@@ -29,6 +29,8 @@ const WORTH_TWO_PIECES: usize = 1 << 26;
 const F32_ROWS: usize = 1024;
 /// Columns of panels: tiles of products have so many, and the fast kernels write eight at least.
 const COLUMN_UNITS: [usize; 3] = [256, 128, 8];
+/// Columns of 16 bits, of which rows of out begin aligned to 16 bytes.
+const ALIGNED_COLUMNS: usize = 8;
 /// Rows of x in one product: more are as fast in pieces, and sizes stay far from what 32 bits hold.
 const MOST_ROWS: usize = 1 << 16;
 
@@ -154,9 +156,11 @@ impl CudaLinear {
         self.dense_from.is_some_and(|from| rows >= from)
     }
 
-    /// Whether there is a bias that the type of x cannot hold: it is then added to sums in f32.
+    /// Whether there is a bias that is added to sums in f32 by a kernel of ours: one that the type of x cannot hold, or one of
+    /// rows that are not aligned to 16 bytes, of which cuBLASLt rounds the sums to 16 bits before it adds it.
     fn rounds_bias_apart(&self, dtype: DType) -> bool {
-        self.tensors.bias.is_some() && self.tensors.bias_in(dtype).is_none()
+        let is_aligned = dtype == DType::F32 || self.tensors.out_features.is_multiple_of(ALIGNED_COLUMNS);
+        self.tensors.bias.is_some() && (self.tensors.bias_in(dtype).is_none() || !is_aligned)
     }
 
     fn run(&self, call: &Call<'_>) -> Result<()> {

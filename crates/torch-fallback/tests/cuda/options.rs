@@ -22,6 +22,8 @@ fn any_number_of_rows_is_right_whatever_writes_a_dense_matrix() {
         in_act_order(four),
         Case { bits: Bits::THREE, packing: Packing::Planar, ..four },
         Case { in_features: 504, out_features: 777, ..four },
+        Case { in_features: 504, out_features: 777, bias: false, ..four },
+        Case { in_features: 1000, out_features: 1034, ..four },
     ];
     for option in ["torch.dense_rows=0", "torch.dense_rows=1", "torch.dense_rows=7"] {
         let target = with(option);
