@@ -54,12 +54,7 @@ fn multiply(
         (0..product.counters(&arrangement) as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
     let arrived = Buffer::in_out("arrived", &arrived);
     let launch = Launch {
-        kernel: family.kernel(&format!(
-            "{}_{}_{}",
-            product.kind,
-            variant.suffix(product.kind),
-            x.dtype()
-        ))?,
+        kernel: family.kernel(&format!("{}_{}_{}", product.kind, variant.suffix(product.kind), x.dtype()))?,
         grid: [to_u32(product.grid()[0]), to_u32(product.grid()[1]), 1],
         block: [to_u32(product.threads), 1, 1],
         shared_bytes: product.shared_bytes,
