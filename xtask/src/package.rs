@@ -218,12 +218,17 @@ fn sources(root: &Path, package: &Package) -> Result<Vec<String>> {
     if !listed.status.success() {
         return Err(format!("git ls-files {}: it failed", folder.display()).into());
     }
+    let listed = String::from_utf8(listed.stdout)?;
+    // A folder with a manifest is a package of its own.
+    let manifests = listed.split('\0').filter_map(|path| path.strip_suffix("/Cargo.toml"));
+    let others: Vec<&str> = manifests.chain(["tests", "benches", "examples"]).collect();
+    let is_in =
+        |path: &str, folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
     let is_source = |path: &&str| {
-        let of_tests = ["tests/", "benches/", "examples/", "emulator/"];
-        !of_tests.iter().any(|folder| path.starts_with(folder))
+        !others.iter().any(|folder| is_in(path, folder))
             && path.rsplit_once('.').is_some_and(|(_, ext)| ["rs", "cu", "cuh", "h"].contains(&ext))
     };
-    Ok(String::from_utf8(listed.stdout)?.split('\0').filter(is_source).map(str::to_owned).collect())
+    Ok(listed.split('\0').filter(is_source).map(str::to_owned).collect())
 }
 
 #[cfg(test)]

@@ -86,7 +86,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Err("nothing was checked: no fixture is a whole model that these backends run".into());
     }
     match wrong.len() {
-        0 => Ok(println!("{ran} checked, all right")),
+        0 => {
+            println!("{ran} checked, all right");
+            Ok(())
+        }
         count => Err(format!("{count} of {ran} are wrong").into()),
     }
 }
@@ -119,15 +122,15 @@ fn check(
         |values: &mut dyn Iterator<Item = f32>| values.fold(0.0, |most: f32, value| most.max(value.abs()));
     let off = largest(&mut logits.iter().zip(&expected.data).map(|(a, b)| a - b))
         / largest(&mut expected.data.iter().copied());
-    // Written so that a NaN is wrong.
-    if logits.len() != expected.data.len() || !(off <= tolerance.logits) {
+    let numbers = logits.iter().all(|logit| logit.is_finite());
+    if !numbers || logits.len() != expected.data.len() || off > tolerance.logits {
         return Err(format!("logits are off by {off:.1e} of the largest").into());
     }
     let greedy = follow(decoder, &prompt, &greedy[prompt.len()..], tolerance.logits)?;
     let Some(expected_loss) = expected_loss else { return Ok(format!("{off:10.1e}  {greedy:6}")) };
     let loss = loss(decoder, windows)?;
     let loss_off = loss - expected_loss;
-    if !(loss_off.abs() <= tolerance.loss) {
+    if loss_off.is_nan() || loss_off.abs() > tolerance.loss {
         return Err(format!("the loss is {loss:.4}, expected {expected_loss:.4}").into());
     }
     Ok(format!("{off:10.1e}  {greedy:6}  {loss:.4} ({loss_off:+.4})"))

@@ -15,7 +15,7 @@ const MOST_SPLITS: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heads {
     pub(crate) heads: usize,
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only launches read it"))]
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "kernels are told, and no test asks"))]
     pub(crate) groups: usize,
     pub(crate) width: usize,
     pub(crate) capacity: usize,

@@ -65,7 +65,7 @@ fn pieces(width: usize, dtype: DType) -> usize {
 #[test]
 fn a_token_gets_its_row_and_a_wrong_one_reads_nothing_outside() {
     const ROW: usize = 272;
-    let table: Vec<u8> = (0..5 * ROW).map(|i| (i * 37 % 251) as u8).collect();
+    let table: Vec<u8> = (0..5 * ROW).map(|i| u8::try_from(i * 37 % 251).unwrap()).collect();
     for (token, row) in [(0, 0), (3, 3), (4, 4), (77, 4)] {
         let (from, token) = (Buffer::input("table", &table), Buffer::input("token", &[token]));
         let work = |seed| {
