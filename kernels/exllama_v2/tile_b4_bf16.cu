@@ -3,8 +3,7 @@
 #include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-TILES(b4s, 4, bf16, 128, false)
-LARGE_TILES(b4s, 4, bf16, 128, false)
+LONG_TILES(b4s, bf16)
 TILES(b4, 4, bf16, 128, true)
 LARGE_TILES(b4, 4, bf16, 128, true)
 TILES(b4s, 4, bf16, 64, false)
@@ -12,6 +11,4 @@ LARGE_TILES(b4s, 4, bf16, 64, false)
 TILES(b4, 4, bf16, 64, true)
 LARGE_TILES(b4, 4, bf16, 64, true)
 TILES(b4, 4, bf16, 32, true)
-MORE_TILES(b4s, 4, bf16, 128, false)
-MORE_TILES(b4, 4, bf16, 128, true)
 #endif

@@ -2,8 +2,7 @@
 #include "params.h"
 #include "tile_products.cuh"
 
-TILES(b4s, 4, f16, 128, false)
-LARGE_TILES(b4s, 4, f16, 128, false)
+LONG_TILES(b4s, f16)
 TILES(b4, 4, f16, 128, true)
 LARGE_TILES(b4, 4, f16, 128, true)
 TILES(b4s, 4, f16, 64, false)
@@ -11,5 +10,3 @@ LARGE_TILES(b4s, 4, f16, 64, false)
 TILES(b4, 4, f16, 64, true)
 LARGE_TILES(b4, 4, f16, 64, true)
 TILES(b4, 4, f16, 32, true)
-MORE_TILES(b4s, 4, f16, 128, false)
-MORE_TILES(b4, 4, f16, 128, true)

@@ -2,7 +2,7 @@
 //
 // tile_products.cuh says how a family instantiates it.
 //
-// A block has kColumns columns (of strips side by side) and kTokens rows of x, and goes down K in units of 128 rows. A unit
+// A block has kColumns columns (of strips side by side) and kTokens rows of x, and goes down K in units of kUnitTiles tiles. A unit
 // has everything that it needs in one stage of a ring in shared memory: pieces of x, which all warps read, and for each warp
 // the tiles of its own strips, with their scales and zero points. Sums of a run of rows that share a scale are f32, of whole
 // numbers, and scaled once.
@@ -20,12 +20,11 @@
 
 namespace gptq {
 
-constexpr uint32_t kUnitTiles = 2;
-
 template <int kBits_, class X_,
           int kTokens_,       // rows of x of a block
           int kStrips_,       // strips of a warp
           int kAcross_,       // warps side by side
+          int kUnitTiles_,    // tiles of a strip in a unit
           int kStages_,       // of the ring
           int kRunRows_,      // rows of W that surely share a scale: 128, 64 or 32
           bool kAsymmetric_,  // whether zero points are read
@@ -34,7 +33,8 @@ struct TileShape {
     static constexpr int kBits = kBits_;
     using X = X_;
     using Pair = typename PairOf<X>::type;
-    static constexpr uint32_t kTokens = kTokens_, kStrips = kStrips_, kAcross = kAcross_, kStages = kStages_,
+    static constexpr uint32_t kTokens = kTokens_, kStrips = kStrips_, kAcross = kAcross_, kUnitTiles = kUnitTiles_,
+                              kStages = kStages_,
                               kRunRows = kRunRows_;
     static constexpr bool kAsymmetric = kAsymmetric_, kGroups = kGroups_;
 
@@ -103,7 +103,7 @@ struct TilePlace {
 /// Copies one unit after another.
 template <class S>
 struct TileFeed {
-    static constexpr uint32_t kRowParts = kUnitTiles * 8, kRowsAtOnce = S::kThreads / kRowParts;
+    static constexpr uint32_t kRowParts = S::kUnitTiles * 8, kRowsAtOnce = S::kThreads / kRowParts;
     static constexpr uint32_t kRowCopies = (S::kTokens + kRowsAtOnce - 1) / kRowsAtOnce;
     const Product& p;
     TilePlace place;
@@ -140,12 +140,12 @@ struct TileFeed {
         const uint32_t part = threadIdx.x % kRowParts;
         const uint32_t token = place.token_block * S::kTokens + threadIdx.x / kRowParts;
         rows_left = int32_t(p.rows) - int32_t(token);
-        x = static_cast<const char*>(p.x) + (size_t(token) * p.in_features + place.unit * (kUnitTiles * kTileRows) + part * 8) * 2;
+        x = static_cast<const char*>(p.x) + (size_t(token) * p.in_features + place.unit * (S::kUnitTiles * kTileRows) + part * 8) * 2;
         // Warps past the last strip multiply it once more, and write nothing.
         const uint32_t strip =
             smaller(place.column_block * S::kBlockStrips + warp * S::kStrips, p.strips - S::kStrips);
         tiles = static_cast<const char*>(p.weights) +
-                (size_t(strip) * p.tiles + place.unit * kUnitTiles) * kTileBytes<S::kBits> + lane * 16;
+                (size_t(strip) * p.tiles + place.unit * S::kUnitTiles) * kTileBytes<S::kBits> + lane * 16;
         const size_t group = size_t(strip + of_strip()) * p.groups;
         runs = S::kAsymmetric && lane % S::kRunParts == 2
                    ? static_cast<const char*>(p.zeros) + group * 16
@@ -153,11 +153,11 @@ struct TileFeed {
     }
 
     GPTQ_DEVICE void copy_weights(uint32_t stage) const {
-        // Of an odd number of tiles the last is read again; x is zero there.
-        const uint32_t to_second = place.unit * kUnitTiles + 1 < p.tiles ? kTileBytes<S::kBits> : 0;
 #pragma unroll
-        for (uint32_t i = 0; i < kUnitTiles; i++) {
-            const char* const from = tiles + (i == 0 ? 0 : to_second);
+        for (uint32_t i = 0; i < S::kUnitTiles; i++) {
+            // Past the last tile the first is read again; x is zero there.
+            const bool there = i == 0 || place.unit * S::kUnitTiles + i < p.tiles;
+            const char* const from = tiles + (there ? i * kTileBytes<S::kBits> : 0);
             const SharedAddress to = tiles_to + stage * S::kStageBytes + i * kTileBytes<S::kBits>;
 #pragma unroll
             for (uint32_t s = 0; s < S::kStrips; s++) {
@@ -178,7 +178,7 @@ struct TileFeed {
     /// Zeros past the last row, and past K.
     GPTQ_DEVICE void copy_x(uint32_t stage) const {
         const uint32_t part = threadIdx.x % kRowParts;
-        const bool in_k = place.unit * (kUnitTiles * kTileRows) + part * 8 < p.in_features;
+        const bool in_k = place.unit * (S::kUnitTiles * kTileRows) + part * 8 < p.in_features;
 #pragma unroll
         for (uint32_t i = 0; i < kRowCopies; i++) {
             if (S::kTokens % kRowsAtOnce != 0 && threadIdx.x / kRowParts + i * kRowsAtOnce >= S::kTokens) break;
@@ -188,8 +188,8 @@ struct TileFeed {
     }
 
     GPTQ_DEVICE void advance() {
-        x += kUnitTiles * kTileRows * 2;
-        tiles += kUnitTiles * kTileBytes<S::kBits>;
+        x += S::kUnitTiles * kTileRows * 2;
+        tiles += S::kUnitTiles * kTileBytes<S::kBits>;
         if (place.advance()) seek();
     }
 };
@@ -405,8 +405,8 @@ GPTQ_DEVICE void add_unit(const Product& p, const WarpStage<S>& stage, SharedAdd
     const SharedAddress row = pieces + (lane / 16 * 8 + lane % 8) * 128;
     const uint32_t swap = lane % 8, half = lane / 8 % 2;
     // Runs that end with a tile leave no room for what another would read ahead.
-#pragma unroll(S::kRunTiles == 1 ? 1 : kUnitTiles)
-    for (uint32_t i = 0; i < kUnitTiles; i++) {
+#pragma unroll(S::kRunTiles == 1 ? 1 : S::kUnitTiles)
+    for (uint32_t i = 0; i < S::kUnitTiles; i++) {
         LaneTile<S::kBits> tiles[S::kStrips];
         uint32_t zeros[S::kStrips];
 #pragma unroll
@@ -466,7 +466,7 @@ GPTQ_DEVICE void add_unit_in_groups(const Product& p, const WarpStage<S>& stage,
                                     TileOperands<S>& operands, TileSums<S>& sums, const CopyNext& copy_next) {
     TileSums<S> of_run;
 #pragma unroll
-    for (uint32_t i = 0; i < kUnitTiles; i++) {
+    for (uint32_t i = 0; i < S::kUnitTiles; i++) {
         const GroupOperand b(pieces + i * S::kPieceBytes);
         if (i > 0) operands.read(stage, i, lane);
 #pragma unroll
@@ -494,7 +494,7 @@ GPTQ_DEVICE void multiply_units(const Product& p) {
     GPTQ_SHARED_SWIZZLED(shared);
     const SharedAddress ring = shared_address(shared);
     const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    const uint32_t units = (p.tiles + kUnitTiles - 1) / kUnitTiles;
+    const uint32_t units = (p.tiles + S::kUnitTiles - 1) / S::kUnitTiles;
     const uint32_t column_blocks = (p.strips + S::kBlockStrips - 1) / S::kBlockStrips;
     const uint32_t token_blocks = (p.rows + S::kTokens - 1) / S::kTokens;
     const uint32_t begin = blockIdx.x * p.split_tiles;

@@ -56,25 +56,33 @@
 
 // Tiles, for 17 rows and more, with and without wgmma (product_tile.cuh): g64_c256 is 64 rows of x by 256 columns with wgmma,
 // m64_c256 the same with mma.sync. crates/tiles/src/products/tile.rs chooses between them. Of a shape: rows of x, strips of a
-// warp, warps side by side, stages.
-#define TILE(name, bits, X, rows, strips, across, stages, run, asymmetric, groups)                                           \
-    GPTQ_FAMILY_KERNEL_RESIDENT(name##_##X, across * gptq::kWarp, 1, GptqProductParams) {                                    \
-        gptq::multiply_tiles<gptq::TileShape<bits, gptq::X, rows, strips, across, stages, run, asymmetric, groups>>(params); \
+// warp, warps side by side, tiles of a unit, stages.
+#define TILE(name, bits, X, rows, strips, across, unit, stages, run, asymmetric, groups)                           \
+    GPTQ_FAMILY_KERNEL_RESIDENT(name##_##X, across * gptq::kWarp, 1, GptqProductParams) {                          \
+        using Shape = gptq::TileShape<bits, gptq::X, rows, strips, across, unit, stages, run, asymmetric, groups>; \
+        gptq::multiply_tiles<Shape>(params);                                                                       \
     }
 
 // For runs of 128, 64 or 32 rows of W.
-#define TILES(w, bits, X, run, asymmetric)                                                    \
-    TILE(m32_c256_##w##_r##run, bits, X, 32, 2, 8, 3, run, asymmetric, false)                 \
-    TILE(g32_c256_##w##_r##run, bits, X, 32, 1, 16, bits == 8 ? 3 : 4, run, asymmetric, true) \
-    TILE(g64_c256_##w##_r##run, bits, X, 64, 1, 16, bits == 8 ? 3 : 4, run, asymmetric, true) \
-    TILE(g128_c128_##w##_r##run, bits, X, 128, 1, 8, 4, run, asymmetric, true)
+#define TILES(w, bits, X, run, asymmetric)                                                       \
+    TILE(m32_c256_##w##_r##run, bits, X, 32, 2, 8, 2, 3, run, asymmetric, false)                 \
+    TILE(g32_c256_##w##_r##run, bits, X, 32, 1, 16, 2, bits == 8 ? 3 : 4, run, asymmetric, true) \
+    TILE(g64_c256_##w##_r##run, bits, X, 64, 1, 16, 2, bits == 8 ? 3 : 4, run, asymmetric, true) \
+    TILE(g128_c128_##w##_r##run, bits, X, 128, 1, 8, 2, 4, run, asymmetric, true)
 
 // For runs of whole tiles: with shorter ones registers would spill.
 #define LARGE_TILES(w, bits, X, run, asymmetric) \
-    TILE(m64_c256_##w##_r##run, bits, X, 64, 2, 8, bits == 8 ? 2 : 3, run, asymmetric, false)
+    TILE(m64_c256_##w##_r##run, bits, X, 64, 2, 8, 2, bits == 8 ? 2 : 3, run, asymmetric, false)
 
-// For fewer columns, and for numbers of rows in between: 4 bits, in runs of 128 rows.
-#define MORE_TILES(w, bits, X, run, asymmetric)                               \
-    TILE(g32_c128_##w##_r##run, bits, X, 32, 1, 8, 6, run, asymmetric, true)  \
-    TILE(g48_c256_##w##_r##run, bits, X, 48, 1, 16, 4, run, asymmetric, true) \
-    TILE(g64_c128_##w##_r##run, bits, X, 64, 1, 8, 6, run, asymmetric, true)
+// For 4 bits in runs of 128 rows with zero points built in, instead of those: units of 256 rows, fewer columns, and numbers of
+// rows in between.
+#define LONG_TILES(w, X)                                               \
+    TILE(m32_c256_##w##_r128, 4, X, 32, 2, 8, 2, 3, 128, false, false) \
+    TILE(m64_c256_##w##_r128, 4, X, 64, 2, 8, 2, 3, 128, false, false) \
+    TILE(g32_c128_##w##_r128, 4, X, 32, 1, 8, 4, 6, 128, false, true)  \
+    TILE(g32_c256_##w##_r128, 4, X, 32, 1, 16, 4, 4, 128, false, true) \
+    TILE(g48_c256_##w##_r128, 4, X, 48, 1, 16, 4, 3, 128, false, true) \
+    TILE(g64_c128_##w##_r128, 4, X, 64, 1, 8, 4, 4, 128, false, true)  \
+    TILE(g64_c256_##w##_r128, 4, X, 64, 1, 16, 4, 3, 128, false, true) \
+    TILE(g96_c128_##w##_r128, 4, X, 96, 1, 8, 2, 5, 128, false, true)  \
+    TILE(g128_c128_##w##_r128, 4, X, 128, 1, 8, 2, 4, 128, false, true)

@@ -2,9 +2,7 @@
 #include "params.h"
 #include "tile_products.cuh"
 
-TILES(b4s, 4, f16, 128, false)
-LARGE_TILES(b4s, 4, f16, 128, false)
+LONG_TILES(b4s, f16)
 TILES(b4s, 4, f16, 64, false)
 LARGE_TILES(b4s, 4, f16, 64, false)
 TILES(b4s, 4, f16, 32, false)
-MORE_TILES(b4s, 4, f16, 128, false)

@@ -108,10 +108,9 @@ impl TileLinear {
 
     /// Scratch of a product of which several blocks have parts of the same sums: counters and those parts.
     fn divided_bytes(&self, product: &Product, rows: usize) -> usize {
-        let layer = &self.tensors.arrangement;
-        match product.counters(layer) {
+        match product.counters() {
             0 => 0,
-            _ => ARRIVED_BYTES + product.partial_bytes(layer, rows).next_multiple_of(ALIGNMENT),
+            _ => ARRIVED_BYTES + product.partial_bytes(rows).next_multiple_of(ALIGNMENT),
         }
     }
 
@@ -149,11 +148,11 @@ impl TileLinear {
                 return Ok((*product, rows));
             }
             if gathered(rows) <= room {
-                return Ok((product.undivided(&self.tensors.arrangement), rows));
+                return Ok((product.undivided(), rows));
             }
         }
         match candidates.first() {
-            Some(product) if gathered(1) <= room => Ok((product.undivided(&self.tensors.arrangement), 1)),
+            Some(product) if gathered(1) <= room => Ok((product.undivided(), 1)),
             _ => Err(Error::ScratchTooSmall {
                 layer: self.info.name.to_string(),
                 found: room,

@@ -56,7 +56,7 @@ pub enum Kind {
     /// `m{rows}_c{columns}`, or `g{rows}_c{columns}` with wgmma: tiles of so many rows of x and so many columns. A launch may
     /// have more rows than one tile.
     Tile {
-        /// 32, 64 or 128.
+        /// 32, 48, 64, 96 or 128.
         rows: usize,
         /// 128 or 256.
         columns: usize,
@@ -101,7 +101,7 @@ pub struct Variant {
     pub tile_run_rows: usize,
 }
 
-const EVERY_KIND: [Kind; 17] = [
+const EVERY_KIND: [Kind; 18] = [
     Kind::Few { rows: 1, strips: 1 },
     Kind::Few { rows: 1, strips: 2 },
     Kind::Few { rows: 1, strips: 4 },
@@ -118,6 +118,7 @@ const EVERY_KIND: [Kind; 17] = [
     Kind::Tile { rows: 48, columns: 256, groups: true },
     Kind::Tile { rows: 64, columns: 128, groups: true },
     Kind::Tile { rows: 64, columns: 256, groups: true },
+    Kind::Tile { rows: 96, columns: 128, groups: true },
     Kind::Tile { rows: 128, columns: 128, groups: true },
 ];
 
@@ -142,6 +143,11 @@ impl Variant {
         format!("b{}{}_r{}", self.bits, if self.fixed_zeros { "s" } else { "" }, self.run_rows_of(kind))
     }
 
+    /// Whether there are tiles of all shapes, with long units.
+    fn has_long_tiles(self) -> bool {
+        self.bits == Bits::FOUR && self.fixed_zeros && self.tile_run_rows == 2 * TILE_ROWS
+    }
+
     /// The kernels that there are.
     pub fn kinds(self) -> impl Iterator<Item = Kind> {
         let most = self.bits == Bits::FOUR && self.fixed_zeros;
@@ -156,8 +162,7 @@ impl Variant {
                     (false, ..) => true,
                     (true, ..) => [(32, 256), (64, 256), (128, 128)].contains(&(rows, columns)),
                 };
-                let of_width = self.bits == Bits::FOUR && (common || self.tile_run_rows == 2 * TILE_ROWS)
-                    || self.bits == Bits::EIGHT && common;
+                let of_width = [Bits::FOUR, Bits::EIGHT].contains(&self.bits) && (common || self.has_long_tiles());
                 run >= 32 && of_width
             }
             (64, Kind::Some { .. }) => true,
@@ -222,6 +227,8 @@ pub struct Product {
     pub splits: usize,
     /// Tiles of a part; of tiles, units of a share.
     pub split_tiles: usize,
+    /// Units of K of tiles; 0 for others.
+    pub units: usize,
     /// Threads of a block.
     pub threads: usize,
     /// Dynamic shared memory of a block.
@@ -230,16 +237,16 @@ pub struct Product {
 
 impl Product {
     /// Whether several blocks have parts of the same sums.
-    pub fn divides(&self, layer: &Arrangement) -> bool {
+    pub fn divides(&self) -> bool {
         match self.kind {
-            Kind::Tile { .. } => !self.split_tiles.is_multiple_of(tile::units(layer)),
+            Kind::Tile { .. } => !self.split_tiles.is_multiple_of(self.units),
             _ => self.splits > 1,
         }
     }
 
     /// Bytes of partial sums for so many rows of x.
-    pub fn partial_bytes(&self, layer: &Arrangement, rows: usize) -> usize {
-        if !self.divides(layer) {
+    pub fn partial_bytes(&self, rows: usize) -> usize {
+        if !self.divides() {
             return 0;
         }
         let columns = self.strips * STRIP_COLUMNS;
@@ -252,9 +259,9 @@ impl Product {
     }
 
     /// Counters of those that have a part of the same sums.
-    pub fn counters(&self, layer: &Arrangement) -> usize {
+    pub fn counters(&self) -> usize {
         match self.kind {
-            _ if !self.divides(layer) => 0,
+            _ if !self.divides() => 0,
             Kind::Tile { rows, .. } => self.column_blocks * self.rows.div_ceil(rows),
             _ => self.column_blocks,
         }
@@ -295,9 +302,9 @@ impl Product {
     }
 
     /// The same without dividing K, which needs no scratch.
-    pub fn undivided(self, layer: &Arrangement) -> Self {
+    pub fn undivided(self) -> Self {
         match self.kind {
-            Kind::Tile { .. } => tile::whole_columns(layer, self),
+            Kind::Tile { .. } => tile::whole_columns(self),
             _ => Self { splits: 1, split_tiles: self.split_tiles * self.splits, ..self },
         }
     }
@@ -317,6 +324,7 @@ impl Product {
                     column_blocks: layer.strips / strips,
                     splits: 1,
                     split_tiles: layer.tiles,
+                    units: 0,
                     threads: warps * WARP,
                     shared_bytes: (warps * ahead * piece).max(sum_bytes(warps, strips)),
                 })
@@ -340,6 +348,7 @@ impl Product {
                         // Rounding up may have left nothing for the last ones.
                         splits: layer.tiles.div_ceil(split_tiles),
                         split_tiles,
+                        units: 0,
                         threads: strips / 2 * row_warps * WARP,
                         shared_bytes: (count * pieces * (piece + strips * of_tile))
                             .max(sum_bytes(row_warps, strips)),
@@ -441,13 +450,13 @@ mod tests {
                         for product in products {
                             assert!(product.shared_bytes <= gpu.shared_bytes, "{product:?}");
                             assert!(product.column_blocks * product.strips >= layer.strips, "{product:?}");
-                            assert!(product.counters(&layer) <= MOST_COUNTERS, "{product:?}");
-                            let whole = product.undivided(&layer);
-                            assert_eq!(whole.partial_bytes(&layer, 64), 0, "{whole:?}");
+                            assert!(product.counters() <= MOST_COUNTERS, "{product:?}");
+                            let whole = product.undivided();
+                            assert_eq!(whole.partial_bytes(64), 0, "{whole:?}");
                             let (units, blocks) = match product.kind {
                                 Kind::Tile { rows, .. } => {
                                     let blocks = product.column_blocks * product.rows.div_ceil(rows);
-                                    (blocks * tile::units(&layer), blocks)
+                                    (blocks * product.units, blocks)
                                 }
                                 _ => (layer.tiles, 1),
                             };

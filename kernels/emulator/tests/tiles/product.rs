@@ -48,10 +48,10 @@ fn multiply(
     }
     let x_buffer = Buffer::input("x", &x_elements);
     let out = Buffer::<u8>::output("out", rows * arrangement.out_features * 2);
-    let partial = Buffer::<f32>::output("partial", product.partial_bytes(&arrangement, rows) / 4);
+    let partial = Buffer::<f32>::output("partial", product.partial_bytes(rows) / 4);
     // Whatever scratch holds.
     let arrived: Vec<u64> =
-        (0..product.counters(&arrangement) as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+        (0..product.counters() as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
     let arrived = Buffer::in_out("arrived", &arrived);
     let launch = Launch {
         kernel: family.kernel(&format!("{}_{}_{}", product.kind, variant.suffix(product.kind), x.dtype()))?,
@@ -138,10 +138,10 @@ fn products_are_as_near_as_rounding_allows(family: &Family) {
         let accuracy = Accuracy::of(&dense, &x, WeightRounding::Exact, &values(dtype, &out));
         assert!(accuracy.holds(), "{}: {accuracy:?}", what());
         *ran.entry(kind.to_string()).or_default() += 1;
-        divided += usize::from(product.divides(&layer.arrangement));
+        divided += usize::from(product.divides());
     }
     assert!(
-        ran.len() == 17 && ran.values().all(|&times| times > 0) && divided > 5,
+        ran.len() == 18 && ran.values().all(|&times| times > 0) && divided > 5,
         "{}: ran {ran:?}, {divided} with a divided K",
         family.name
     );
