@@ -46,6 +46,9 @@ pub(crate) enum Failure {
     )]
     NoClock { device: Device },
 
+    #[error("{device}: --chain records a graph, which GPUs have; pass --device cuda:0")]
+    NoChain { device: Device },
+
     #[error("{device} cannot be used for a benchmark: {rejection}")]
     Gpu { device: Device, rejection: Box<Rejection> },
 

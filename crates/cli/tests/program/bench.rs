@@ -81,6 +81,15 @@ fn without_a_gpu_the_failure_says_what_is_missing() {
 }
 
 #[test]
+fn chains_are_for_gpus() {
+    assert_says(&bench(&["--chain"]).failure(), &["cpu: --chain", "--device cuda:0"]);
+    assert_says(&bench(&["--chain", "0"]).usage(), &["--chain"]);
+    assert_says(&bench(&["--chain", "--csv", "bench.csv"]).usage(), &["--csv"]);
+    let none = ["--chain", "2", "--device", "cuda:99"];
+    assert_says(&bench(&none).failure(), &["cuda:99 cannot be used for a benchmark: "]);
+}
+
+#[test]
 fn backends_that_take_turns_are_cases_of_their_own() {
     let json =
         bench(&["--backend", "torch,auto", "--shape", "64x64", "--rows", "1", "--dtype", "f32", "--json"])

@@ -149,8 +149,8 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Calls of the layers of `model`, which are of one shape, in turn. They are called once before, so that nothing that
-    /// is chosen or loaded at a first call is recorded.
+    /// Calls of the layers of `model` in turn, each with the first rows of x. The first is called once before, so that nothing
+    /// that is chosen or loaded at a first call is recorded.
     ///
     /// # Errors
     /// As [`Layer::forward`](gptq_core::post_init::Layer::forward) and [`Graph::capture`];

@@ -1,6 +1,8 @@
 //! Layers on a GPU: calls recorded in graphs and replayed by turns, beside a pass that reads the same bytes and cuBLASLt on
 //! the dense matrix.
 
+pub(super) mod chain;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -85,25 +87,13 @@ enum What {
 
 /// Times every case of the job. Everything that has the same M takes turns in every round.
 pub(super) fn measure(job: &Job<'_>, device: &Device, ordinal: usize) -> Result<Outcome> {
-    let refused = |rejection| Failure::Gpu { device: device.clone(), rejection: Box::new(rejection) };
-    let gpu = Gpu::open(ordinal).map_err(refused)?;
-    let clock = Clock::open(&gpu).map_err(refused)?;
-    let mut bench = Bench { types: operands(&clock, job)?, clock, limits: Limits::default(), job };
-    bench.measure_limits()?;
+    let bench = Bench::open(job, device, ordinal)?;
     let mut measured = Vec::new();
     for (index, spec) in job.specs.iter().enumerate() {
         job.bar.show("bench", index, job.specs.len());
         measured.extend(bench.layer(*spec)?);
     }
-    let info = gpu.info();
-    let machine = format!(
-        "{}, {} multiprocessors, {} MB of L2 cache, driver for CUDA {}",
-        info.name,
-        info.multiprocessors,
-        info.l2_bytes / 1_000_000,
-        info.driver
-    );
-    Ok(Outcome { machine, limits: bench.limits, measured })
+    Ok(Outcome { machine: bench.machine(), limits: bench.limits, measured })
 }
 
 /// x and out that are large enough for every case, one of each for every type.
@@ -133,7 +123,28 @@ fn square(dtype: DType) -> usize {
     if dtype == DType::F32 { SQUARE_F32 } else { SQUARE }
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// Opens the GPU, and measures its limits.
+    fn open(job: &'a Job<'a>, device: &Device, ordinal: usize) -> Result<Self> {
+        let refused = |rejection| Failure::Gpu { device: device.clone(), rejection: Box::new(rejection) };
+        let gpu = Gpu::open(ordinal).map_err(refused)?;
+        let clock = Clock::open(&gpu).map_err(refused)?;
+        let mut bench = Self { types: operands(&clock, job)?, clock, limits: Limits::default(), job };
+        bench.measure_limits()?;
+        Ok(bench)
+    }
+
+    fn machine(&self) -> String {
+        let info = self.clock.gpu().info();
+        format!(
+            "{}, {} multiprocessors, {} MB of L2 cache, driver for CUDA {}",
+            info.name,
+            info.multiprocessors,
+            info.l2_bytes / 1_000_000,
+            info.driver
+        )
+    }
+
     fn rounds(&self) -> usize {
         self.job.rounds.map_or(ROUNDS, NonZeroUsize::get)
     }
@@ -227,21 +238,12 @@ impl Bench<'_> {
     /// Every case of one M: all of them in turn, round after round.
     fn rows(&self, rivals: &mut Rivals<'_>, rows: usize) -> Result<Vec<Measured>> {
         let mut runners = self.runners(rivals, rows)?;
-        let count = runners.len();
-        for round in 0..=self.rounds() {
-            for turn in 0..count {
-                // Whoever comes first in one round comes last in the next.
-                let Some(runner) = runners.get_mut((round + turn) % count) else { continue };
-                let seconds = runner.replay.seconds()?;
-                // A graph goes to the GPU when it is launched for the first time.
-                if round > 0 {
-                    runner.seconds.push(seconds);
-                }
-            }
+        self.rounds_of(&mut runners, || {
             if rows <= READ_ROWS {
                 rivals.read_seconds.push(rivals.read.seconds()?);
             }
-        }
+            Ok(())
+        })?;
         let times: Vec<(What, Timing)> =
             runners.into_iter().map(|runner| runner.finish(self, rows)).collect();
         let dense = |dtype: DType| {
@@ -256,6 +258,24 @@ impl Bench<'_> {
             Some(measured)
         };
         Ok(times.iter().filter_map(of_layers).collect())
+    }
+
+    /// All of them in turn, round after round; `between` at the end of each.
+    fn rounds_of(&self, runners: &mut [Runner], mut between: impl FnMut() -> Result<()>) -> Result<()> {
+        let count = runners.len();
+        for round in 0..=self.rounds() {
+            for turn in 0..count {
+                // Whoever comes first in one round comes last in the next.
+                let Some(runner) = runners.get_mut((round + turn) % count) else { continue };
+                let seconds = runner.replay.seconds()?;
+                // A graph goes to the GPU when it is launched for the first time.
+                if round > 0 {
+                    runner.seconds.push(seconds);
+                }
+            }
+            between()?;
+        }
+        Ok(())
     }
 
     fn runners(&self, rivals: &Rivals<'_>, rows: usize) -> Result<Vec<Runner>> {

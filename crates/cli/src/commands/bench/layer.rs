@@ -31,6 +31,14 @@ impl Shape {
         Self { k: 8192, n: 28672 },
         Self { k: 28672, n: 8192 },
     ];
+    /// The layers of a block of a model of 7 billion parameters, with those side by side that read the same x: queries, keys
+    /// and values; the output; gate and up; down.
+    pub(super) const OF_BLOCK: [Self; 4] = [
+        Self { k: 4096, n: 3 * 4096 },
+        Self { k: 4096, n: 4096 },
+        Self { k: 4096, n: 2 * 11008 },
+        Self { k: 11008, n: 4096 },
+    ];
 }
 
 impl FromStr for Shape {
@@ -97,38 +105,40 @@ pub(super) enum Memory {
 
 /// The layer `count` times, under names of their own.
 pub(super) fn copies(layer: &QuantLinear, count: usize, memory: Memory) -> Result<Vec<QuantLinear>> {
+    (0..count).map(|index| copy(layer, format!("bench.{index}"), memory)).collect()
+}
+
+/// The layer under another name.
+pub(super) fn copy(layer: &QuantLinear, name: String, memory: Memory) -> Result<QuantLinear> {
     let info = layer.info();
     let (k, n, groups) = (info.in_features, info.out_features, info.groups);
-    let copy = |index: usize| {
-        let g_idx = layer.group_index().act_order().map(|order| {
-            let groups = order.groups_of_rows().iter().map(|&group| i32::try_from(group).unwrap_or(i32::MAX));
-            Part::in_memory(vec![k], groups.collect::<Vec<i32>>().into())
-        });
-        let qweight = match memory {
-            Memory::Own => layer.qweight().to_vec().into(),
-            Memory::Shared => layer.qweight().clone(),
-        };
-        let scales = match layer.scales() {
-            Floats::F16(scales) if memory == Memory::Own => Floats::F16(scales.to_vec().into()),
-            others => others.clone(),
-        };
-        Ok(QuantLinear::new(QuantLinearParts {
-            name: format!("bench.{index}").into(),
-            bits: info.bits,
-            packing: info.packing,
-            group_size: info.group_size,
-            zero_encoding: layer.zeros().encoding(),
-            qweight: Part::in_memory(vec![packing::words_for(info.bits, k), n], qweight),
-            qzeros: Part::in_memory(
-                vec![groups, layer.zeros().words_per_group()],
-                layer.zeros().words().to_vec().into(),
-            ),
-            scales: Part::in_memory(vec![groups, n], scales),
-            g_idx,
-            bias: None,
-        })?)
+    let g_idx = layer.group_index().act_order().map(|order| {
+        let groups = order.groups_of_rows().iter().map(|&group| i32::try_from(group).unwrap_or(i32::MAX));
+        Part::in_memory(vec![k], groups.collect::<Vec<i32>>().into())
+    });
+    let qweight = match memory {
+        Memory::Own => layer.qweight().to_vec().into(),
+        Memory::Shared => layer.qweight().clone(),
     };
-    (0..count).map(copy).collect()
+    let scales = match layer.scales() {
+        Floats::F16(scales) if memory == Memory::Own => Floats::F16(scales.to_vec().into()),
+        others => others.clone(),
+    };
+    Ok(QuantLinear::new(QuantLinearParts {
+        name: name.into(),
+        bits: info.bits,
+        packing: info.packing,
+        group_size: info.group_size,
+        zero_encoding: layer.zeros().encoding(),
+        qweight: Part::in_memory(vec![packing::words_for(info.bits, k), n], qweight),
+        qzeros: Part::in_memory(
+            vec![groups, layer.zeros().words_per_group()],
+            layer.zeros().words().to_vec().into(),
+        ),
+        scales: Part::in_memory(vec![groups, n], scales),
+        g_idx,
+        bias: None,
+    })?)
 }
 
 #[cfg(test)]

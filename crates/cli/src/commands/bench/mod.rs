@@ -48,7 +48,10 @@ On a GPU (--device cuda:0) calls are recorded in a graph, which is replayed once
 rounds, by the GPU's clock. Backends take turns where several are named. R is the time of a pass that only reads the \
 codes and scales (and zero points that differ), divided by the time taken. From 64 rows on cuBLASLt multiplies the \
 dense matrix beside. Where a backend lets its kernels begin before the ones in front of them have ended (programmatic \
-dependent launch), both figures are given: `overlapping`, as the backend runs, and `plain`.";
+dependent launch), both figures are given: `overlapping`, as the backend runs, and `plain`.
+
+With --chain the layers are called one after the other, as a decoder calls them, in blocks of different weights and in one \
+graph. Tokens a second are what they alone would allow, beside one pass for each layer that only reads it.";
 
 const HELP: &str = "\
 Examples:
@@ -57,10 +60,13 @@ Examples:
   gptq bench --shape 4096x11008 --dtype bf16 --warm
   gptq bench --csv bench.csv --plot roofline.svg --json > bench.json
   gptq bench --device cuda:0                     seven shapes, M = 1 to 8192
-  gptq bench --device cuda:0 --backend exllama_v2,torch --rows 1,8,64 --act-order";
+  gptq bench --device cuda:0 --backend exllama_v2,torch --rows 1,8,64 --act-order
+  gptq bench --device cuda:0 --backend exllama_v2,marlin --chain     32 blocks of a 7B model, M = 1 and 16";
 
 /// M where none is named: decoding, and prompts.
 const ROWS_OF_HOSTS: [usize; 5] = [1, 8, 32, 128, 512];
+/// M of chains.
+const ROWS_OF_CHAINS: [usize; 2] = [1, 16];
 /// The powers of two up to this.
 const MOST_ROWS_OF_GPUS: usize = 8192;
 
@@ -109,7 +115,14 @@ pub(crate) struct BenchCommand {
     /// Random zero points.
     #[arg(long, help_heading = "Layers")]
     asymmetric: bool,
-    /// Rows of x (batch * sequence): 1 is decoding, many are a prompt [default: 1,8,32,128,512; on a GPU 1,2,4 .. 8192].
+    /// Call all layers one after the other, this often, each with weights of its own, in one graph. On a GPU.
+    #[arg(
+        long, value_name = "BLOCKS", num_args = 0..=1, default_missing_value = "32", conflicts_with_all = ["csv", "plot", "warm"],
+        help_heading = "Calls"
+    )]
+    chain: Option<NonZeroUsize>,
+    /// Rows of x (batch * sequence): 1 is decoding, many are a prompt [default: 1,8,32,128,512; on a GPU 1,2,4 .. 8192; of
+    /// a chain 1,16].
     #[arg(long, value_name = "M", value_delimiter = ',', help_heading = "Calls")]
     rows: Vec<NonZeroUsize>,
     /// The type of x and y: f32, f16 or bf16 [default: all three; on a GPU f16].
@@ -153,6 +166,17 @@ impl BenchCommand {
         let load_before = limits::load();
         let bar = Bar::new(console);
         let job = self.job(&bar)?;
+        if let Some(blocks) = self.chain {
+            let chains = match &self.device {
+                Device::Cuda(ordinal) => gpu::chain::measure(&job, blocks.get(), &self.device, *ordinal),
+                other => Err(Failure::NoChain { device: other.clone() }),
+            }?;
+            drop(bar);
+            if let Some(file) = json {
+                file.write_text(&as_json(&chains)?)?;
+            }
+            return console.print(&chains);
+        }
         let outcome = match &self.device {
             Device::Cpu => host::measure(&job),
             Device::Cuda(ordinal) => gpu::measure(&job, &self.device, *ordinal),
@@ -184,6 +208,7 @@ impl BenchCommand {
     fn job<'a>(&self, bar: &'a Bar) -> Result<Job<'a>> {
         let on_host = self.device == Device::Cpu;
         let shapes = match (self.shapes.as_slice(), on_host) {
+            ([], _) if self.chain.is_some() => &Shape::OF_BLOCK[..],
             ([], true) => &Shape::OF_HOSTS[..],
             ([], false) => &Shape::OF_GPUS[..],
             (shapes, _) => shapes,
@@ -194,6 +219,9 @@ impl BenchCommand {
             (dtypes, _) => dtypes,
         };
         let rows: Vec<NonZeroUsize> = match (self.rows.as_slice(), on_host) {
+            ([], _) if self.chain.is_some() => {
+                ROWS_OF_CHAINS.into_iter().filter_map(NonZeroUsize::new).collect()
+            }
             ([], true) => ROWS_OF_HOSTS.into_iter().filter_map(NonZeroUsize::new).collect(),
             ([], false) => {
                 let powers = std::iter::successors(Some(1), |rows| Some(rows * 2));

@@ -296,7 +296,7 @@ impl Case {
 }
 
 /// Microseconds with as many digits as say something.
-fn micros(seconds: f64) -> String {
+pub(super) fn micros(seconds: f64) -> String {
     let micros = seconds * 1e6;
     if micros < 100.0 { format!("{micros:.2}") } else { format!("{micros:.1}") }
 }
