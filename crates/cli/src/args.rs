@@ -177,12 +177,29 @@ pub(crate) struct BackendOptionArgs {
     /// An option for one backend; `gptq backends` lists them. Can be given several times.
     #[arg(long = "option", value_name = "BACKEND.NAME=VALUE", value_parser = assignment, help_heading = "Planning")]
     options: Vec<String>,
+    /// A file of options, one a line, such as `gptq tune` writes: they hold where --option says nothing, and may be for
+    /// backends that are not used [default: what GPTQ_OPTION_FILE names].
+    #[arg(long, value_name = "FILE", help_heading = "Planning")]
+    option_file: Option<PathBuf>,
 }
+
+/// Names a file of options where the command line names none.
+const OPTION_FILE: &str = "GPTQ_OPTION_FILE";
 
 impl BackendOptionArgs {
     /// All of them; of two for the same thing the last.
     pub(crate) fn options(&self) -> Result<Options> {
         let mut options = Options::default();
+        let of_environment =
+            || std::env::var_os(OPTION_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        if let Some(path) = self.option_file.clone().or_else(of_environment) {
+            let text = std::fs::read_to_string(&path).map_err(|source| gptq_core::Error::Io {
+                path,
+                action: "read",
+                source,
+            })?;
+            options.set_defaults(&text)?;
+        }
         for assignment in &self.options {
             options.set_assignment(assignment)?;
         }

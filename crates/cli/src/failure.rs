@@ -49,6 +49,9 @@ pub(crate) enum Failure {
     #[error("{device}: --chain records a graph, which GPUs have; pass --device cuda:0")]
     NoChain { device: Device },
 
+    #[error("{device}: nothing is chosen by measurement there; pass --device cuda:0")]
+    NoTuning { device: Device },
+
     #[error("{device} cannot be used for a benchmark: {rejection}")]
     Gpu { device: Device, rejection: Box<Rejection> },
 

@@ -14,6 +14,7 @@ use gptq_cuda::{
     ComputeCapability, CudaBuffer, CudaStream, CudaVersion, Gpu, KernelImage, Kernels, Matmul, try_calls,
 };
 
+use crate::dense_rows::DenseRows;
 use crate::kernels::{ArrangeKernels, FamilyKernels, Packed, ProductKernels};
 use crate::linear::{KernelSet, Shared, TileLinear};
 use crate::memory::{LayerPlan, Planner, Tensors, biases};
@@ -35,7 +36,7 @@ pub(crate) struct TileBackend {
     /// Taken by the layers in step 2.
     matmul: Option<Matmul>,
     /// What the option says.
-    dense_rows: Option<usize>,
+    dense_rows: Option<DenseRows>,
     scratch_bytes: usize,
 }
 
@@ -59,7 +60,10 @@ impl TileBackend {
         let gpu = Gpu::open(*ordinal).map_err(refused)?;
         let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
         let matmul = Matmul::open(&gpu).map_err(refused)?;
-        let dense_rows = options.read(family.id, DENSE_ROWS)?;
+        let dense_rows = options.read::<String>(family.id, DENSE_ROWS)?;
+        let dense_rows = dense_rows.map(|text| text.parse()).transpose().map_err(|problem: &str| {
+            Error::Option { key: format!("{}.{DENSE_ROWS}", family.id), problem: problem.into() }
+        })?;
         let kernels = FamilyKernels { family, kernels };
         Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), dense_rows, scratch_bytes: 0 }))
     }
@@ -213,9 +217,8 @@ impl Backend for TileBackend {
             ids.push(id);
             linears.push(TileLinear {
                 info: layer,
-                dense_from: match self.dense_rows {
-                    Some(0) => usize::MAX,
-                    Some(rows) => rows,
+                dense_from: match &self.dense_rows {
+                    Some(rows) => rows.of(tensors.arrangement.in_features, tensors.arrangement.out_features),
                     None => dense_from(&tensors.arrangement, &products),
                 },
                 tensors,

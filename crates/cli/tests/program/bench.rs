@@ -81,12 +81,17 @@ fn without_a_gpu_the_failure_says_what_is_missing() {
 }
 
 #[test]
-fn chains_are_for_gpus() {
+fn chains_and_tuning_are_for_gpus() {
     assert_says(&bench(&["--chain"]).failure(), &["cpu: --chain", "--device cuda:0"]);
     assert_says(&bench(&["--chain", "0"]).usage(), &["--chain"]);
     assert_says(&bench(&["--chain", "--csv", "bench.csv"]).usage(), &["--csv"]);
     let none = ["--chain", "2", "--device", "cuda:99"];
     assert_says(&bench(&none).failure(), &["cuda:99 cannot be used for a benchmark: "]);
+    assert_says(
+        &gptq(&["tune", "--device", "cpu"]).failure(),
+        &["cpu: nothing is chosen", "--device cuda:0"],
+    );
+    assert_says(&gptq(&["tune", "--device", "cuda:99"]).failure(), &["cuda:99 cannot be used"]);
 }
 
 #[test]

@@ -4,11 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use gptq_core::checkpoint::Checkpoint;
+use gptq_core::format::marlin;
+use gptq_core::tensor::Floats;
+use safetensors::Dtype;
 use serde_json::json;
 
 use crate::support::{
-    CHECKPOINTS, Run, WHOLE, WHOLE_LAYERS, assert_says, checkpoint, copy_of, edit_configs, gptq, names_in,
-    overwrite_tensor, scratch,
+    CHECKPOINTS, Run, WHOLE, WHOLE_LAYERS, assert_says, checkpoint, copy_of, edit_configs, edit_tensors,
+    gptq, names_in, overwrite_tensor, scratch,
 };
 
 fn convert(dir: &Path, out: &Path, to: &str, more: &[&str]) -> Run {
@@ -49,6 +52,55 @@ fn the_text_says_what_was_rewritten_and_that_the_weights_are_the_same() {
         assert!(was == is, "{file} is carried along byte for byte");
     }
     assert_eq!(names_in(dir.path()), ["out"], "nothing else is left beside it");
+}
+
+/// The whole checkpoint as a file in the order of Marlin's kernel.
+fn in_marlins_format() -> tempfile::TempDir {
+    let dir = copy_of(WHOLE);
+    let gptq = Checkpoint::open(dir.path()).expect("it opens");
+    let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    edit_tensors(&dir.path().join("model.safetensors"), |tensors| {
+        for layer in gptq.layers() {
+            let (info, name) = (layer.info(), layer.name());
+            let (k, n) = (info.in_features, info.out_features);
+            let Floats::F16(scales) = layer.scales() else { panic!("{name}: scales in f16") };
+            tensors.retain(|(tensor, ..)| tensor.rsplit_once('.').map(|(module, _)| module) != Some(name));
+            let b = marlin::from_qweight(layer.qweight(), n, info.bits);
+            let s = marlin::from_scales(scales, info.groups);
+            let s = s.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+            tensors.push((format!("{name}.B"), Dtype::I32, vec![k / 16, 2 * n], bytes(&b)));
+            tensors.push((format!("{name}.s"), Dtype::F16, vec![info.groups, n], s));
+        }
+    });
+    edit_configs(dir.path(), |config| {
+        config["format"] = json!("marlin");
+        config["checkpoint_format"] = json!("marlin");
+        config["is_marlin_format"] = json!(true);
+    });
+    dir
+}
+
+#[test]
+fn a_checkpoint_in_marlins_format_is_shown_runs_and_becomes_one_of_gptq() {
+    let (marlin, dir) = (in_marlins_format(), scratch());
+    let path = marlin.path().to_str().expect("a path that is text");
+    let shown = gptq(&["inspect", path, "--summary"]).success();
+    assert_says(
+        &shown,
+        &[
+            "marlin: in the order of the Marlin kernel",
+            "28 layers are stored in the order of Marlin's kernel",
+        ],
+    );
+    gptq(&["finalize", path]).success();
+
+    let out = dir.path().join("out");
+    let text = convert(marlin.path(), &out, "gptq", &[]).success();
+    assert_says(&text, &["marlin to gptq", "codes and scales, in the order of GPTQ", "proof passed"]);
+    assert_same_weights(&checkpoint(WHOLE), &out);
+    let json = gptq(&["inspect", out.to_str().expect("text"), "--json"]).json();
+    assert_eq!(json["zero_points"]["stored"], json!("minus one"), "{json}");
+    assert_says(&convert(marlin.path(), &dir.path().join("other"), "marlin", &[]).usage(), &["gptq_v2"]);
 }
 
 #[test]

@@ -109,6 +109,20 @@ fn backend_options_are_checked_in_form_and_in_name() {
 }
 
 #[test]
+fn a_file_of_options_may_be_for_other_backends_and_not_for_options_that_there_are_not() {
+    let dir = scratch();
+    let file = dir.path().join("tuned.options");
+    let with = |text: &str| {
+        std::fs::write(&file, text).expect("written");
+        finalize(WHOLE, &["--option-file", file.to_str().expect("a path that is text")])
+    };
+    with("# of a GPU\nmarlin.dense_rows=4096x4096:72\n\ntorch.isa=plain\n").success();
+    assert_says(&with("torch.threshold=1").failure(), &["option `torch.threshold`"]);
+    assert_says(&with("dense_rows 72").failure(), &["dense_rows 72", "BACKEND.NAME=VALUE"]);
+    assert_says(&finalize(WHOLE, &["--option-file", "absent"]).failure(), &["absent", "cannot read"]);
+}
+
+#[test]
 fn a_pipe_gets_no_progress_bar_and_logs_come_when_asked_for() {
     for json in [&[][..], &["--json"]] {
         let run = finalize(WHOLE, json);

@@ -22,6 +22,8 @@ pub struct OptionSpec {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Options {
     values: BTreeMap<String, String>,
+    /// What holds where a value was not set, also for backends that the plan does not have.
+    defaults: BTreeMap<String, String>,
 }
 
 impl Options {
@@ -35,15 +37,30 @@ impl Options {
     /// # Errors
     /// [`Error::Option`] where it is not of that form.
     pub fn set_assignment(&mut self, text: &str) -> Result<()> {
-        match text.split_once('=') {
-            Some((key, value)) if key.contains('.') => {
-                self.values.insert(key.trim().to_owned(), value.trim().to_owned());
-                Ok(())
-            }
-            _ => {
-                Err(Error::Option { key: text.to_owned(), problem: "write it as BACKEND.NAME=VALUE".into() })
-            }
+        let (key, value) = assignment(text)?;
+        self.values.insert(key, value);
+        Ok(())
+    }
+
+    /// Sets what holds for this machine where nothing else was set: the text of a file such as `gptq tune` writes, with an
+    /// assignment `BACKEND.NAME=VALUE` in each line, or nothing, or a comment that begins with `#`. It may name backends
+    /// that a plan does not have.
+    ///
+    /// ```
+    /// # use gptq_core::backend::Options;
+    /// let mut options = Options::default();
+    /// options.set_defaults("# tuned\nexllama_v2.dense_rows=4096x4096:72,8192x28672:200\n")?;
+    /// # Ok::<(), gptq_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Option`], with the line that is none of these.
+    pub fn set_defaults(&mut self, text: &str) -> Result<()> {
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (key, value) = assignment(line)?;
+            self.defaults.insert(key, value);
         }
+        Ok(())
     }
 
     /// The option `name` of `backend`, or `None` where it was not set.
@@ -52,7 +69,7 @@ impl Options {
     /// [`Error::Option`] where the text is not a `T`.
     pub fn read<T: FromStr>(&self, backend: BackendId, name: &str) -> Result<Option<T>> {
         let key = format!("{backend}.{name}");
-        match self.values.get(&key) {
+        match self.values.get(&key).or_else(|| self.defaults.get(&key)) {
             None => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| Error::Option {
                 problem: format!("`{text}` is not a {}", std::any::type_name::<T>()),
@@ -67,7 +84,10 @@ impl Options {
             .iter()
             .flat_map(|(id, specs)| specs.iter().map(move |spec| format!("{id}.{}", spec.name)))
             .collect();
-        match self.values.keys().find(|key| !known.contains(key)) {
+        let of_plan =
+            |key: &&String| backends.iter().any(|(id, _)| key.split('.').next() == Some(id.as_str()));
+        let defaults = self.defaults.keys().filter(of_plan);
+        match self.values.keys().chain(defaults).find(|key| !known.contains(key)) {
             None => Ok(()),
             Some(key) => Err(Error::Option {
                 key: key.clone(),
@@ -78,6 +98,14 @@ impl Options {
                 },
             }),
         }
+    }
+}
+
+/// The key and the value of `BACKEND.NAME=VALUE`.
+fn assignment(text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err(Error::Option { key: text.to_owned(), problem: "write it as BACKEND.NAME=VALUE".into() }),
     }
 }
 
@@ -108,5 +136,21 @@ mod tests {
         options.set("mine", "treshold", "8");
         let error = options.check(&[(ID, &specs[..])]).unwrap_err().to_string();
         assert!(error.contains("mine.treshold") && error.contains("mine.threshold"), "{error}");
+    }
+
+    #[test]
+    fn defaults_hold_where_nothing_is_set_and_may_be_for_backends_that_are_not_there() {
+        let specs = [OptionSpec { name: "threshold", help: "" }];
+        let mut options = Options::default();
+        options.set_defaults("# of this machine\n\n mine.threshold = 8\nother.threshold=9\n").unwrap();
+        options.check(&[(ID, &specs[..])]).unwrap();
+        assert_eq!(options.read::<usize>(ID, "threshold").unwrap(), Some(8));
+        options.set("mine", "threshold", "16");
+        assert_eq!(options.read::<usize>(ID, "threshold").unwrap(), Some(16), "what is set goes first");
+        options.set_defaults("mine.treshold=8").unwrap();
+        let error = options.check(&[(ID, &specs[..])]).unwrap_err().to_string();
+        assert!(error.contains("mine.treshold"), "{error}");
+        let error = options.set_defaults("mine.threshold=8\nthreshold 8\n").unwrap_err().to_string();
+        assert!(error.contains("threshold 8") && error.contains("BACKEND.NAME=VALUE"), "{error}");
     }
 }

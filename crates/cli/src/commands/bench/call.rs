@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gptq_conformance::Activations;
-use gptq_core::backend::BackendId;
+use gptq_core::backend::{BackendId, Options};
 use gptq_core::checkpoint::config::ConfigSource;
 use gptq_core::checkpoint::{Checkpoint, QuantizeConfig};
 use gptq_core::device::Context;
@@ -24,15 +24,22 @@ pub(super) fn model(
     contestant: &Contestant,
     job: &Job<'_>,
 ) -> Result<Arc<FinalizedModel>> {
+    model_with(copies, contestant, job, job.options.clone())
+}
+
+/// The same with other options.
+pub(super) fn model_with(
+    copies: &[QuantLinear],
+    contestant: &Contestant,
+    job: &Job<'_>,
+    options: Options,
+) -> Result<Arc<FinalizedModel>> {
     let bits = copies.first().map_or(4, |copy| copy.info().bits.get());
     let config = QuantizeConfig::from_json(&json!({ "bits": bits }), ConfigSource::file("(bench)"))?;
     let checkpoint = Checkpoint::from_layers(config, copies.to_vec());
     let plan = contestant.request.plan(&checkpoint)?;
-    let options = PostInitOptions {
-        max_input_length: Some(job.most_rows()),
-        backend_options: job.options.clone(),
-        progress: None,
-    };
+    let options =
+        PostInitOptions { max_input_length: Some(job.most_rows()), backend_options: options, progress: None };
     Ok(Arc::new(post_init(checkpoint, plan, options)?))
 }
 

@@ -2,6 +2,7 @@
 //! the dense matrix.
 
 pub(super) mod chain;
+pub(super) mod tune;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

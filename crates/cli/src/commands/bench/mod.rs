@@ -9,6 +9,7 @@ mod layer;
 mod limits;
 mod report;
 mod roofline;
+mod tune;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::tensor_file::NewFile;
 use job::{Contestant, Job};
 use layer::{LayerSpec, Shape};
 use report::Benchmark;
+pub(crate) use tune::TuneCommand;
 
 const LONG: &str = "\
 Time layers of random weights, and the machine beside them.
