@@ -283,14 +283,9 @@ struct GroupFeed {
         present_scales = next_scales;
         end = next_end;
         read_zeros(next_zeros, zero);
-        const uint32_t chunk = next_item * S::item_chunks + first_chunk + next_c, of_item = next_c + (end - chunk);
-        if (of_item < S::unit_chunks) {
-            next_c = of_item;
-        } else {
-            next_c = 0;
-            const uint32_t item = (end - first_chunk + S::item_chunks - 1) / S::item_chunks;
-            next_item = item > next_item ? item : next_item + 1;
-        }
+        // The warp's first chunk from there on.
+        next_item = (end - first_chunk) / S::item_chunks, next_c = (end - first_chunk) % S::item_chunks;
+        if (next_c >= S::unit_chunks) next_item += 1, next_c = 0;
         read_next();
     }
 

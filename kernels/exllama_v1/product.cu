@@ -1,4 +1,6 @@
-// Which shapes of blocks there are. All have 256 threads; params.h says what each name means.
+// Which shapes of blocks there are. All have 256 threads; params.h says what each name means. Behind _k are the rows of W of
+// an item, where there is more than one of a size: all warps wait for one another once an item, so that long ones are faster,
+// and take more shared memory than every GPU has.
 #include "product.cuh"
 
 #define GPTQ_PRODUCT(name, resident, ...)                                                             \
@@ -23,6 +25,11 @@
 GPTQ_PRODUCT(m8_n32, GPTQ_SMALL_RESIDENT, 1, 1, 8, 4, 3, false)
 GPTQ_PRODUCT(m8_n64, GPTQ_SMALL_RESIDENT, 1, 2, 4, 4, 3, false)
 GPTQ_PRODUCT(m16_n128, 2, 2, 4, 2, 4, 3, true)
+GPTQ_PRODUCT(m32_n128, 1, 4, 4, 2, 4, 4, true)
 GPTQ_PRODUCT(m32_n256, 1, 4, 8, 1, 2, 4, true)
+GPTQ_PRODUCT(m32_n256_k256, 1, 4, 8, 1, 8, 3, true)
 GPTQ_PRODUCT(m64_n128, 1, 8, 4, 2, 2, 3, true)
+GPTQ_PRODUCT(m64_n128_k256, 1, 8, 4, 2, 4, 3, true)
 GPTQ_PRODUCT(m64_n256, 1, 8, 8, 1, 2, 4, true)
+GPTQ_PRODUCT(m64_n256_k128, 1, 8, 8, 1, 4, 3, true)
+GPTQ_PRODUCT(m64_n256_k256, 1, 8, 8, 1, 8, 3, true)

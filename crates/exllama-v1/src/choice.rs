@@ -91,18 +91,27 @@ pub(crate) struct Grid {
 }
 
 /// The kernels for tensor cores.
-pub(crate) const PRODUCTS: [Product; 6] = [
+pub(crate) const PRODUCTS: [Product; 11] = [
     Product::new("product_m8_n32", 1, [1, 8], 4, 3, false),
     Product::new("product_m8_n64", 1, [2, 4], 4, 3, false),
     Product::new("product_m16_n128", 2, [4, 2], 4, 3, true),
     Product::new("product_m32_n256", 4, [8, 1], 2, 4, true),
     Product::new("product_m64_n128", 8, [4, 2], 2, 3, true),
     Product::new("product_m64_n256", 8, [8, 1], 2, 4, true),
+    // More shared memory than GPUs of every kind have.
+    Product::new("product_m32_n128", 4, [4, 2], 4, 4, true),
+    Product::new("product_m32_n256_k256", 4, [8, 1], 8, 3, true),
+    Product::new("product_m64_n128_k256", 8, [4, 2], 4, 3, true),
+    Product::new("product_m64_n256_k128", 8, [8, 1], 4, 3, true),
+    Product::new("product_m64_n256_k256", 8, [8, 1], 8, 3, true),
 ];
 
-/// Weights up to which a layer is small: what was measured on an H100.
+/// Weights up to which a layer is small, those from which it is large, and columns up to which it is narrow: what was
+/// measured on an H100 and an H200.
 const FEW_WEIGHTS: usize = 48 << 20;
 const VERY_FEW_WEIGHTS: usize = 24 << 20;
+const MANY_WEIGHTS: usize = 128 << 20;
+const FEW_COLUMNS: usize = 4096;
 
 /// Which of [`PRODUCTS`] is best for a call, then those that serve where the GPU has too little shared memory for it.
 pub(crate) fn preferred(rows: usize, [k, n]: [usize; 2]) -> &'static [usize] {
@@ -110,9 +119,13 @@ pub(crate) fn preferred(rows: usize, [k, n]: [usize; 2]) -> &'static [usize] {
         0..=8 if k * n <= FEW_WEIGHTS => &[0, 1],
         0..=8 => &[1, 0],
         9..=16 => &[2, 1, 0],
+        17..=32 if k * n <= VERY_FEW_WEIGHTS => &[6, 3, 2, 1, 0],
+        17..=32 if k * n >= MANY_WEIGHTS => &[7, 3, 2, 1, 0],
         17..=32 => &[3, 2, 1, 0],
-        _ if k * n <= VERY_FEW_WEIGHTS => &[4, 5, 3, 2, 1, 0],
-        _ => &[5, 3, 2, 1, 0],
+        _ if k * n <= VERY_FEW_WEIGHTS => &[8, 4, 5, 3, 2, 1, 0],
+        _ if n <= FEW_COLUMNS => &[8, 5, 3, 2, 1, 0],
+        _ if k * n >= MANY_WEIGHTS => &[10, 9, 5, 3, 2, 1, 0],
+        _ => &[9, 5, 3, 2, 1, 0],
     }
 }
 
@@ -157,7 +170,8 @@ mod tests {
     #[test]
     fn shared_memory_is_what_the_kernels_lay_out() {
         let bytes: Vec<usize> = PRODUCTS.iter().map(Product::shared_bytes).collect();
-        assert_eq!(bytes, [57_216, 55_680, 82_176, 49_152, 107_520, 65_536]);
+        let small = [57_216, 55_680, 82_176, 49_152, 107_520, 65_536];
+        assert_eq!(bytes, [&small[..], &[147_968, 147_456, 181_248, 98_304, 196_608]].concat());
     }
 
     #[test]

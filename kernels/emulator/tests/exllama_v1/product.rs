@@ -123,13 +123,18 @@ const fn dot(name: &'static str, rows: usize, any_groups: bool) -> Product {
     Product::Dot { name, rows, any_groups }
 }
 
-const PRODUCTS: [Product; 10] = [
+const PRODUCTS: [Product; 15] = [
     tensor("product_m8_n32", 1, [1, 8], 4, 3, false),
     tensor("product_m8_n64", 1, [2, 4], 4, 3, false),
     tensor("product_m16_n128", 2, [4, 2], 4, 3, true),
+    tensor("product_m32_n128", 4, [4, 2], 4, 4, true),
     tensor("product_m32_n256", 4, [8, 1], 2, 4, true),
+    tensor("product_m32_n256_k256", 4, [8, 1], 8, 3, true),
     tensor("product_m64_n128", 8, [4, 2], 2, 3, true),
+    tensor("product_m64_n128_k256", 8, [4, 2], 4, 3, true),
     tensor("product_m64_n256", 8, [8, 1], 2, 4, true),
+    tensor("product_m64_n256_k128", 8, [8, 1], 4, 3, true),
+    tensor("product_m64_n256_k256", 8, [8, 1], 8, 3, true),
     dot("dot_m1", 1, false),
     dot("dot_m2", 2, false),
     dot("dot_m4", 4, false),
@@ -321,6 +326,7 @@ fn cases() -> Vec<Case> {
         case(256, [768, 32], GIdx::Trivial),
         case(128, [1376, 96], GIdx::Trivial),
         case(96, [2304, 64], GIdx::ActOrder),
+        case(160, [2400, 40], GIdx::Trivial),
     ];
     cases.push(Case { bias: false, sym: true, ..case(128, [2048, 32], GIdx::Trivial) });
     cases
