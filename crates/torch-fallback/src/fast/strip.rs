@@ -5,7 +5,7 @@ use std::ops::Range;
 use gptq_core::format::packing::BLOCK;
 use gptq_core::tensor::Floats;
 
-use crate::kernel::{Family, MAX_TILE, RUN_ROWS, Run};
+use crate::kernel::{Family, MAX_TILE, RUN_ROWS, Run, ask_for};
 
 use super::Piece;
 
@@ -65,6 +65,13 @@ impl<'a> Strip<'a> {
         let first = group * layer.out_features();
         let Range { start, end } = self.columns;
         widen(self.piece.x.family, layer.scales(), first + start..first + end, self.scales);
+        // Those of the next group are read while this one's words are.
+        let next = first + layer.out_features();
+        if let Floats::F16(scales) = layer.scales()
+            && let Some(scales) = scales.get(next + start..next + end)
+        {
+            ask_for(scales);
+        }
         if layer.info().symmetric {
             return;
         }

@@ -97,6 +97,20 @@ pub(crate) const PANEL_WORDS: usize = 8 << 10;
 /// The most words of x in a block of 32 rows: f32 values.
 pub(crate) const MAX_X_BLOCK: usize = BLOCK;
 
+/// Asks for memory that is read soon, where the processor can be asked.
+pub(crate) fn ask_for<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(64usize.div_ceil(size_of::<T>().max(1))) {
+        // SAFETY: asking for an address does nothing to memory.
+        #[allow(unsafe_code, unused_unsafe, reason = "older compilers have it unsafe")]
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
 /// A run of rows of one group, in a strip of columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
