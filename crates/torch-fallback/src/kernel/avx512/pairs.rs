@@ -26,7 +26,7 @@ pub(crate) static PAIRS: Family = Family {
     widen,
     pack: pairs_pack,
     stream_rows: 40,
-    fused_rows: 4,
+    fused_rows: 8,
     lanes: 16,
     fused: pairs_fused,
     unpack: pairs_unpack,
@@ -254,7 +254,7 @@ impl Simd for Pairs {
 instances! {
     "avx512f,avx512bw,avx512bf16", Pairs: pairs_fused, pairs_unpack, pairs_multiply;
     bits [2 3 4];
-    fused [1 x 4, 2 x 4, 3 x 4, 4 x 4];
+    fused [1 x 4, 2 x 4, 3 x 4, 4 x 4, 5 x 2, 6 x 2, 7 x 2, 8 x 2];
     tile [2];
     rows [1 2 3 4 5 6 7 8 9 10 11] 12
 }
