@@ -162,7 +162,8 @@ impl Variant {
                     (false, ..) => true,
                     (true, ..) => [(32, 256), (64, 256), (128, 128)].contains(&(rows, columns)),
                 };
-                let of_width = [Bits::FOUR, Bits::EIGHT].contains(&self.bits) && (common || self.has_long_tiles());
+                let of_width =
+                    [Bits::FOUR, Bits::EIGHT].contains(&self.bits) && (common || self.has_long_tiles());
                 run >= 32 && of_width
             }
             (64, Kind::Some { .. }) => true,
