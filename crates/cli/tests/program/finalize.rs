@@ -113,7 +113,7 @@ fn a_file_of_options_may_be_for_other_backends_and_not_for_options_that_there_ar
     let dir = scratch();
     let file = dir.path().join("tuned.options");
     let with = |text: &str| {
-        std::fs::write(&file, text).expect("written");
+        fs::write(&file, text).expect("written");
         finalize(WHOLE, &["--option-file", file.to_str().expect("a path that is text")])
     };
     with("# of a GPU\nmarlin.dense_rows=4096x4096:72\n\ntorch.isa=plain\n").success();
