@@ -260,16 +260,18 @@ void remove_region(const void* start) {
 }
 
 SharedMemory::SharedMemory(size_t bytes, const char* name, const void* key) : key_(key) {
-    // ldmatrix and 16-byte copies need 16, bulk copies 128.
-    constexpr size_t kAlignment = 1024;
-    start_ = aligned_alloc(kAlignment, (bytes / kAlignment + 2) * kAlignment);
-    if (start_ == nullptr) throw std::bad_alloc();
+    // No more than 16 bytes, as on a GPU, where static shared memory comes first and dynamic follows: arithmetic on the
+    // bits of an address that rests on more is found.
+    constexpr size_t kAlignment = 1024, kBehind = 16;
+    allocation_ = aligned_alloc(kAlignment, (bytes / kAlignment + 2) * kAlignment);
+    if (allocation_ == nullptr) throw std::bad_alloc();
+    start_ = static_cast<char*>(allocation_) + kBehind;
     region_ = add_region(start_, bytes, true, false, true, name);
 }
 
 SharedMemory::~SharedMemory() {
     remove_region(start_);
-    free(start_);
+    free(allocation_);
 }
 
 void SharedMemory::forget() { std::fill(region_->values.begin(), region_->values.end(), Value::none); }

@@ -40,6 +40,7 @@ public:
     void forget();
 
 private:
+    void* allocation_;
     void* start_;
     const void* key_;
     Region* region_;
