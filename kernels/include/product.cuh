@@ -26,14 +26,16 @@ struct ProductShape {
     static constexpr uint32_t kStrips = kStrips_;
     /// Tiles of each strip that a warp of product_few.cuh has on the way.
     static constexpr uint32_t kAhead = kAhead_;
-    /// Rows of W that surely share a scale: 64, 32, 16 or 8.
+    /// Rows of W that surely share a scale: 64, 32, 16 or 8; 128 for product_few.cuh.
     static constexpr uint32_t kRunRows = kRunRows_;
     /// Whether zero points are read; otherwise they are half of what codes reach.
     static constexpr bool kAsymmetric = kAsymmetric_;
 
     using Pair = typename PairOf<X>::type;
     static constexpr uint32_t kTokenTiles = (kTokens + 7) / 8;
-    static constexpr uint32_t kRuns = kTileRows / kRunRows;
+    static constexpr uint32_t kRuns = kRunRows < kTileRows ? kTileRows / kRunRows : 1;
+    /// Tiles of a unit of product_few.cuh.
+    static constexpr uint32_t kUnitTiles = kRunRows > kTileRows ? kRunRows / kTileRows : 1;
     /// Bytes of a piece of x: as many of its columns as a tile has rows.
     static constexpr uint32_t kPieceBytes = kTokens * kTileRows * 2;
 };

@@ -40,7 +40,11 @@ struct GptqProductParams {
     uint32_t split_tiles;
     uint32_t scale_dtype;
     uint32_t bias_dtype;
+    /* For one row of x: whether weights are asked for ahead of x. Where this launch begins before the kernel in front has
+     * ended, x has to wait; and where blocks are many, the weights of each matter more than when it starts to add. */
+    uint32_t weights_first;
+    uint32_t reserved;
 };
-static_assert(sizeof(struct GptqProductParams) == 120, "Rust's copy of the struct has 120 bytes");
+static_assert(sizeof(struct GptqProductParams) == 128, "Rust's copy of the struct has 128 bytes");
 
 #endif

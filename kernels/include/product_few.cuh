@@ -1,112 +1,367 @@
 // The product for few rows of x, up to 16.
 //
-// A block has kStrips strips of 16 columns and a part of K. Its warps take the tiles of that part in turn: warp w the tiles
-// w, w + kWarps, .. of every strip, so that all warps together read on through contiguous memory. A warp keeps kAhead
-// tiles of each strip on the way in registers, and as many pieces of x on the way to shared memory, which only this warp
-// reads: no barrier of the block until the end.
+// A block has kStrips strips of 16 columns and a part of K, which its warps divide by units: a unit is a tile, or two where
+// those surely share their scales. Warp w takes the units w, w + kWarps, .. of every strip, so that all warps together read
+// on through contiguous memory, and keeps kAhead of them on the way in registers. No barrier of the block until the end.
 //
-//            k ->   tile 0  1  2  3  4  5  6  7  8  ..
+//            k ->   unit 0  1  2  3  4  5  6  7  8  ..
 //   strip 0        | w0 w1 w2 w3 w0 w1 w2 w3 w0 ..        sums of 16 x kTokens
 //   strip 1        | w0 w1 w2 w3 w0 w1 w2 w3 w0 ..        in f32, in registers
 //
-// Blocks of a multiprocessor read the same x at about the same time: it comes through the L1.
+// One row of x lies in shared memory, as much of it as the part of K is long. More rows come as the weights do, in pieces
+// that only one warp reads. Blocks of a multiprocessor read the same x at about the same time: it comes through the L1.
+//
+// What is counted while the loop runs is an address for each strip, one for x and a number for scales: counting anew for
+// each tile took more instructions than its product.
 #pragma once
 
 #include "product.cuh"
 
 namespace gptq {
 
-/// Where a warp reads, and what it has on the way.
-template <class S>
-struct Stream {
-    const Product& p;
-    const uint32_t lane;
-    const uint32_t strip;
-    const char* x;
-    /// kAhead pieces of x.
-    char* pieces;
+/// How x comes.
+enum class Row {
+    /// In pieces, of several rows.
+    pieces,
+    /// One row, all at the start.
+    whole,
+};
 
-    LaneTile<S::kBits> tiles[S::kAhead][S::kStrips];
+/// Weights on their way to a warp.
+template <class S, int kWarps>
+struct Weights {
+    static constexpr uint32_t kTiles = S::kUnitTiles;
+    static constexpr uint32_t kUnitBytes = kTiles * kTileBytes<S::kBits>;
+    static constexpr uint32_t kRunsOfUnit = S::kRuns;
+
+    const Product& p;
+    /// Of the unit of slot 0 in this round, for this lane: of each strip, and of the high bits where they lie apart.
+    const char* tiles_at[S::kStrips];
+    const char* high_at[S::kStrips];
+    const char* scales_at;
+    const char* zeros_at;
+    /// Twice the number of its first run, and one.
+    uint32_t twice_run;
+
+    LaneTile<S::kBits> tiles[S::kAhead][S::kStrips][kTiles];
     LaneScales<S> scales[S::kAhead][S::kStrips];
 
-    GPTQ_DEVICE Stream(const Product& p, uint32_t lane, char* pieces)
-        : p(p), lane(lane), strip(blockIdx.x * S::kStrips), pieces(pieces) {
-        x = static_cast<const char*>(p.x) + size_t(lane / 8) * p.in_features * 2 + lane % 8 * 16;
-    }
-
-    /// Lets come what no kernel writes: the weights of a tile, their scales and zero points.
-    GPTQ_DEVICE void read(uint32_t slot, uint32_t tile) {
+    GPTQ_DEVICE Weights(const Product& p, uint32_t lane, uint32_t unit) : p(p) {
+        const uint32_t strip = blockIdx.x * S::kStrips;
         const size_t strip_bytes = size_t(p.tiles) * kTileBytes<S::kBits>;
-        const char* weights = static_cast<const char*>(p.weights) + strip * strip_bytes;
+        const char* const first = static_cast<const char*>(p.weights) + strip * strip_bytes + size_t(unit) * kUnitBytes;
 #pragma unroll
         for (uint32_t s = 0; s < S::kStrips; s++) {
-            tiles[slot][s].read(weights + s * strip_bytes + size_t(tile) * kTileBytes<S::kBits>, lane);
+            tiles_at[s] = first + s * strip_bytes + LaneTile<S::kBits>::at(lane);
+            high_at[s] = first + s * strip_bytes + LaneTile<S::kBits>::high_at(lane);
         }
-#pragma unroll
-        for (uint32_t s = 0; s < S::kStrips; s++) scales[slot][s].read(p, strip + s, tile, lane);
+        const size_t groups = size_t(strip) * p.groups;
+        scales_at = static_cast<const char*>(p.scales) + groups * 32 + lane / 4 * 4;
+        zeros_at = static_cast<const char*>(p.zeros) + groups * 16 + lane / 4 * 2;
+        twice_run = 2 * unit * kRunsOfUnit + 1;
     }
 
-    /// Lets x [rows, tile * 64 ..] be copied. Rows past the last are left as they are in shared memory; nobody reads them.
-    GPTQ_DEVICE void copy(uint32_t slot, uint32_t tile) {
-        char* const piece = pieces + slot * S::kPieceBytes;
-        const bool wanted = tile * kTileRows + lane % 8 * 8 < p.in_features;
-        const char* from = x + (wanted ? size_t(tile) * (kTileRows * 2) : 0);
+    /// Lets the unit of `slot` come, `rounds` rounds after this one.
+    template <uint32_t slot, uint32_t rounds>
+    GPTQ_DEVICE void read() {
+        constexpr uint32_t units = (rounds * S::kAhead + slot) * kWarps;
 #pragma unroll
-        for (uint32_t first = 0; first < S::kTokens; first += 4) {
-            if (first + lane / 8 < p.rows) {
-                copy_async_shared_by_warps(piece + piece_offset(first + lane / 8, lane % 8), from, wanted);
+        for (uint32_t s = 0; s < S::kStrips; s++) {
+#pragma unroll
+            for (uint32_t t = 0; t < kTiles; t++) {
+                constexpr uint32_t bytes = units * kUnitBytes;
+                const uint32_t tile = t * kTileBytes<S::kBits>;
+                tiles[slot][s][t].read_lane(tiles_at[s] + (bytes + tile), high_at[s] + (bytes + tile));
             }
-            from += size_t(p.in_features) * 8;
+        }
+#pragma unroll
+        for (uint32_t run = 0; run < kRunsOfUnit; run++) {
+            const uint32_t group = high_product(twice_run + 2 * (units * kRunsOfUnit + run), p.inverse_of_group);
+#pragma unroll
+            for (uint32_t s = 0; s < S::kStrips; s++) {
+                const uint32_t of_strip = s * p.groups + group;
+                auto& to = scales[slot][s];
+                to.scales[run] = load_constant(reinterpret_cast<const uint32_t*>(scales_at + size_t(of_strip) * 32));
+                if constexpr (S::kAsymmetric) {
+                    to.zeros[run] = load_constant(reinterpret_cast<const uint16_t*>(zeros_at + size_t(of_strip) * 16));
+                }
+            }
+        }
+    }
+
+    GPTQ_DEVICE void next_round() {
+#pragma unroll
+        for (uint32_t s = 0; s < S::kStrips; s++) {
+            tiles_at[s] += S::kAhead * kWarps * kUnitBytes;
+            high_at[s] += S::kAhead * kWarps * kUnitBytes;
+        }
+        twice_run += 2 * S::kAhead * kWarps * kRunsOfUnit;
+    }
+};
+
+/// The first address from `pointer` on that is a multiple of `of`. Shared memory is promised to be aligned to 16 bytes.
+GPTQ_DEVICE char* next_multiple(char* pointer, uintptr_t of) {
+    return pointer + (of - reinterpret_cast<uintptr_t>(pointer) % of) % of;
+}
+
+/// x on its way to a warp, in pieces. They begin at multiples of 128 bytes, the rows of `piece_offset`.
+template <class S, int kWarps>
+struct Pieces {
+    static constexpr uint32_t kUnitRows = S::kUnitTiles * kTileRows;
+    static constexpr uint32_t kSlotBytes = S::kUnitTiles * S::kPieceBytes;
+    static constexpr uint32_t kCopies = (S::kTokens + 3) / 4;
+
+    const Product& p;
+    uint32_t lane;
+    /// Of the unit of slot 0 in this round: row lane / 8, the part lane % 8 of a tile.
+    const char* from;
+    /// Columns from there to the end of x.
+    int left;
+    /// Of slot 0: where this lane writes its row's part of a tile, and what it reads.
+    SharedAddress to;
+    SharedAddress matrices[S::kTokenTiles];
+
+    GPTQ_DEVICE Pieces(const Product& p, uint32_t lane, uint32_t unit, char* pieces) : p(p), lane(lane) {
+        from = static_cast<const char*>(p.x) + size_t(lane / 8) * p.in_features * 2 + size_t(unit) * (kUnitRows * 2) +
+               lane % 8 * 16;
+        left = int(p.in_features) - int(unit * kUnitRows + lane % 8 * 8);
+        to = shared_address(pieces + piece_offset(lane / 8, lane % 8));
+        keep(to);
+#pragma unroll
+        for (uint32_t t = 0; t < S::kTokenTiles; t++) {
+            const uint32_t token = S::kTokens == 1 ? 0 : smaller(t * 8 + lane % 8, p.rows - 1);
+            matrices[t] = shared_address(pieces + piece_offset(token, lane / 8));
+            if constexpr (S::kTokenTiles == 1) keep(matrices[t]);
+        }
+    }
+
+    /// Lets x of the unit of `slot` be copied. Rows past the last are left as they are in shared memory; nobody reads them.
+    template <uint32_t slot, uint32_t rounds>
+    GPTQ_DEVICE void copy() {
+        constexpr uint32_t units = (rounds * S::kAhead + slot) * kWarps;
+#pragma unroll
+        for (uint32_t t = 0; t < S::kUnitTiles; t++) {
+            const bool wanted = left > int(units * kUnitRows + t * kTileRows);
+            const char* at = from + units * (kUnitRows * 2) + t * (kTileRows * 2);
+#pragma unroll
+            for (uint32_t copy = 0; copy < kCopies; copy++) {
+                if (copy * 4 + lane / 8 < p.rows) {
+                    const SharedAddress first = copy % 2 == 0 ? to : four_parts_on(to);
+                    const uint32_t before = slot * kSlotBytes + t * S::kPieceBytes + copy * 512;
+                    copy_async_shared_by_warps(first + before, at, wanted);
+                }
+                at += size_t(p.in_features) * 8;
+            }
+        }
+    }
+
+    GPTQ_DEVICE void next_round() {
+        from += S::kAhead * kWarps * (kUnitRows * 2);
+        left -= int(S::kAhead * kWarps * kUnitRows);
+    }
+
+    /// The operands B of a tile of `slot`.
+    template <uint32_t slot, uint32_t tile>
+    GPTQ_DEVICE void read(typename S::Pair (&x)[S::kTokenTiles][kTileSteps][2]) const {
+#pragma unroll
+        for (uint32_t t = 0; t < S::kTokenTiles; t++) {
+#pragma unroll
+            for (uint32_t half = 0; half < 2; half++) {
+                uint32_t loaded[4];
+                const SharedAddress first = half == 0 ? matrices[t] : four_parts_on(matrices[t]);
+                load_matrices(loaded, first + (slot * kSlotBytes + tile * S::kPieceBytes));
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++) x[t][half * 2 + i / 2][i % 2].bits = loaded[i];
+            }
+        }
+    }
+
+private:
+    /// The address of the part four further in `piece_offset`, or of the same part four rows on, less 512.
+    GPTQ_DEVICE static SharedAddress four_parts_on(SharedAddress address) {
+#ifdef GPTQ_EMULATOR
+        return reinterpret_cast<SharedAddress>(reinterpret_cast<uintptr_t>(address) ^ 64);
+#else
+        return address ^ 64;
+#endif
+    }
+};
+
+/// One row of x in shared memory.
+template <class S, int kWarps>
+struct WholeRow {
+    static constexpr uint32_t kUnitBytes = S::kUnitTiles * kTileRows * 2;
+
+    /// Of the unit of slot 0 in this round.
+    SharedAddress at;
+
+    GPTQ_DEVICE WholeRow(char* row, uint32_t lane, uint32_t unit)
+        : at(shared_address(row + unit * kUnitBytes + lane / 8 * 16)) {}
+
+    GPTQ_DEVICE void next_round() { at += S::kAhead * kWarps * kUnitBytes; }
+
+    template <uint32_t slot, uint32_t tile>
+    GPTQ_DEVICE void read(typename S::Pair (&x)[1][kTileSteps][2]) const {
+#pragma unroll
+        for (uint32_t half = 0; half < 2; half++) {
+            uint32_t loaded[4];
+            load_matrices(loaded, at + (slot * kWarps * kUnitBytes + tile * (kTileRows * 2) + half * 64));
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++) x[0][half * 2 + i / 2][i % 2].bits = loaded[i];
         }
     }
 };
 
-/// Shared memory: the pieces of x of all warps, or their sums, whichever is more. Rust counts the same.
-template <class S, int kWarps>
+/// Lets the columns [first, first + count) of one row of x come to shared memory; past the last there are zeros.
+template <int kThreads>
+GPTQ_DEVICE void copy_row(const Product& p, char* row, uint32_t first, uint32_t count) {
+    // Elements of 16 bytes.
+    constexpr uint32_t kEight = 8;
+    for (uint32_t at = threadIdx.x; at * kEight < count; at += kThreads) {
+        const uint32_t column = first + at * kEight;
+        const char* const from = static_cast<const char*>(p.x) + size_t(column) * 2;
+        copy_async_shared_by_warps(row + at * 16, from, column < p.in_features);
+    }
+    commit_copies();
+}
+
+/// A number that is known when this is compiled, as an argument.
+template <uint32_t i>
+struct Index {
+    GPTQ_DEVICE constexpr operator uint32_t() const { return i; }
+};
+
+/// Calls `use` with Index<0>, Index<1>, .. while it returns true.
+template <uint32_t count, uint32_t i = 0, class Use>
+GPTQ_DEVICE void while_true(const Use& use) {
+    if constexpr (i < count) {
+        if (use(Index<i>{})) while_true<count, i + 1>(use);
+    }
+}
+
+/// sums += W x over a unit, whose x `source` has.
+template <class S, uint32_t slot, class Source>
+GPTQ_DEVICE void add_unit(const Source& source, const LaneTile<S::kBits> (&tiles)[S::kStrips][S::kUnitTiles],
+                          const LaneScales<S> (&scales)[S::kStrips], uint32_t scale_dtype,
+                          float (&sums)[S::kStrips][S::kTokenTiles][4]) {
+    using Pair = typename S::Pair;
+    Pair x[S::kUnitTiles][S::kTokenTiles][kTileSteps][2];
+    source.template read<slot, 0>(x[0]);
+    if constexpr (S::kUnitTiles == 2) source.template read<slot, 1>(x[1]);
+    if constexpr (S::kRunRows < kTileRows) {
+#pragma unroll
+        for (uint32_t s = 0; s < S::kStrips; s++) add_tile<S>(tiles[s][0], scales[s], scale_dtype, x[0], sums[s]);
+    } else {
+        // Two chains of products at a time: each waits for the one before.
+        constexpr uint32_t kTogether = S::kTokenTiles == 1 && S::kStrips > 1 ? 2 : 1;
+#pragma unroll
+        for (uint32_t first = 0; first < S::kStrips; first += kTogether) {
+            float of_run[kTogether][S::kTokenTiles][4] = {};
+#pragma unroll
+            for (uint32_t t = 0; t < S::kUnitTiles; t++) {
+#pragma unroll
+                for (uint32_t step = 0; step < kTileSteps; step++) {
+#pragma unroll
+                    for (uint32_t s = 0; s < kTogether; s++) {
+                        Pair a[4];
+                        unpack(tiles[first + s][t], step, scales[first + s].zeros_of(0), a);
+#pragma unroll
+                        for (uint32_t tokens = 0; tokens < S::kTokenTiles; tokens++) {
+                            multiply_accumulate(of_run[s][tokens], a, x[t][tokens][step]);
+                        }
+                    }
+                }
+            }
+#pragma unroll
+            for (uint32_t s = 0; s < kTogether; s++) {
+                const float2 of_columns = scales[first + s].scales_of(0, scale_dtype);
+#pragma unroll
+                for (uint32_t tokens = 0; tokens < S::kTokenTiles; tokens++) {
+                    float(&of_tokens)[4] = sums[first + s][tokens];
+                    if constexpr (S::kTokens == 1) {
+                        of_tokens[0] = fmaf(of_columns.x, of_run[s][tokens][0], of_tokens[0]);
+                        of_tokens[2] = fmaf(of_columns.y, of_run[s][tokens][2], of_tokens[2]);
+                    } else {
+                        add_scaled(of_tokens, of_columns, of_run[s][tokens]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Shared memory: x, or the sums of all warps, whichever is more. Rust counts the same.
+template <class S, int kWarps, Row kRow>
 GPTQ_DEVICE void multiply_few(const Product& p) {
     GPTQ_SHARED_DYNAMIC(char, shared);
     const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    const uint32_t begin = blockIdx.y * p.split_tiles, end = smaller(begin + p.split_tiles, p.tiles);
-    const uint32_t first = begin + warp;
-    Stream<S> stream(p, lane, shared + warp * S::kAhead * S::kPieceBytes);
-#pragma unroll
-    for (uint32_t slot = 0; slot < S::kAhead; slot++) {
-        if (first + slot * kWarps < end) stream.read(slot, first + slot * kWarps);
-    }
-    let_next_kernel_begin();
-    wait_for_earlier_kernels();
-#pragma unroll
-    for (uint32_t slot = 0; slot < S::kAhead; slot++) {
-        if (first + slot * kWarps < end) stream.copy(slot, first + slot * kWarps);
-        commit_copies();
-    }
+    const uint32_t begin = blockIdx.y * p.split_tiles, end_tile = smaller(begin + p.split_tiles, p.tiles);
+    const uint32_t first = begin / S::kUnitTiles + warp, end = end_tile / S::kUnitTiles;
+    Weights<S, kWarps> weights(p, lane, first);
+    const auto read_first = [&] {
+        while_true<S::kAhead>([&](auto slot) {
+            if (first + slot * kWarps >= end) return false;
+            weights.template read<slot, 0>();
+            return true;
+        });
+    };
 
     float sums[S::kStrips][S::kTokenTiles][4] = {};
+    const auto run = [&](auto& x, const auto& ready, const auto& used, const auto& taken) {
 #pragma unroll 1
-    for (uint32_t base = first; base < end; base += S::kAhead * kWarps) {
-#pragma unroll
-        for (uint32_t slot = 0; slot < S::kAhead; slot++) {
-            const uint32_t tile = base + slot * kWarps, later = tile + S::kAhead * kWarps;
-            if (tile >= end) break;
+        for (uint32_t base = first; base < end; base += S::kAhead * kWarps) {
+            while_true<S::kAhead>([&](auto slot) {
+                const uint32_t unit = base + slot * kWarps;
+                if (unit >= end) return false;
+                ready();
+                add_unit<S, slot>(x, weights.tiles[slot], weights.scales[slot], p.scale_dtype, sums);
+                if (unit + S::kAhead * kWarps < end) {
+                    weights.template read<slot, 1>();
+                    used(slot);
+                }
+                taken();
+                return true;
+            });
+            weights.next_round();
+            x.next_round();
+        }
+    };
+    // The next kernel may begin when this one may read x, not sooner: with more than two under way blocks crowd on some
+    // multiprocessors, and small layers take longer than one after the other.
+    if constexpr (kRow == Row::pieces) {
+        read_first();
+        wait_for_earlier_kernels();
+        let_next_kernel_begin();
+        char* const pieces = next_multiple(shared, 128);
+        Pieces<S, kWarps> x(p, lane, first, pieces + warp * S::kAhead * Pieces<S, kWarps>::kSlotBytes);
+        while_true<S::kAhead>([&](auto slot) {
+            if (first + slot * kWarps < end) x.template copy<slot, 0>();
+            commit_copies();
+            return true;
+        });
+        const auto ready = [] {
             wait_copies<S::kAhead - 1>();
             __syncwarp();
-            typename S::Pair x[S::kTokenTiles][kTileSteps][2];
-            read_piece<S>(stream.pieces + slot * S::kPieceBytes, 0, p.rows, lane, x);
-#pragma unroll
-            for (uint32_t s = 0; s < S::kStrips; s++) {
-                add_tile<S>(stream.tiles[slot][s], stream.scales[slot][s], p.scale_dtype, x, sums[s]);
-            }
-            if (later < end) {
-                stream.read(slot, later);
-                __syncwarp();
-                stream.copy(slot, later);
-            }
-            commit_copies();
-        }
+        };
+        const auto used = [&](auto slot) {
+            __syncwarp();
+            x.template copy<slot, 1>();
+        };
+        run(x, ready, used, [] { commit_copies(); });
+        wait_copies<0>();
+    } else {
+        if (p.weights_first != 0) read_first();
+        wait_for_earlier_kernels();
+        let_next_kernel_begin();
+        copy_row<kWarps * int(kWarp)>(p, shared, begin * kTileRows, (end_tile - begin) * kTileRows);
+        if (p.weights_first == 0) read_first();
+        wait_copies<0>();
+        __syncthreads();
+        WholeRow<S, kWarps> x(shared, lane, warp);
+        run(x, [] {}, [](auto) {}, [] {});
     }
 
     // The sums take the place of x.
-    wait_copies<0>();
     __syncthreads();
     constexpr uint32_t kColumns = S::kStrips * kStripColumns;
     const uint32_t stride = sum_stride(kColumns);

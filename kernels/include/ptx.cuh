@@ -447,6 +447,18 @@ GPTQ_DEVICE void copy_async_shared_by_warps(void* shared, const void* global, bo
 #endif
 }
 
+/// The same with an address in shared memory.
+GPTQ_DEVICE void copy_async_shared_by_warps(SharedAddress shared, const void* global, bool wanted = true) {
+#ifdef GPTQ_EMULATOR
+    copy_async(static_cast<void*>(shared), global, wanted);
+#elif __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(wanted ? 16 : 0) : "memory");
+#else
+    const uint4 v = wanted ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+#endif
+}
+
 /// cp.async as `copy_async`, with an address in shared memory.
 GPTQ_DEVICE void copy_async(SharedAddress shared, const void* global, bool wanted = true) {
 #ifdef GPTQ_EMULATOR

@@ -15,8 +15,8 @@
 // Memory holds strip after strip, in a strip tile after tile, and of a tile the words of all lanes as they are loaded: at
 // 4 bits 16 bytes a lane, 512 contiguous bytes a warp. A lane's codes for the first k lie in the low halves of its words,
 // those for the second in the high halves: one logical operation cuts two codes out of a word as two 16-bit floats.
-// Within a half the codes stand in the order of (step, j), lowest bits first. 3-bit codes are their low two bits so, and
-// their high bits in one more word, at the bits that `high_bit` says.
+// Within a half the codes stand in the order of (step, j), lowest bits first. Of 3-bit codes five stand in a half; the
+// sixteenth has the bits that are left over: its lowest is bit 15 of the first word's half.
 //
 // The order of k is that of the rows of W: x needs no shuffling, and wgmma, whose operand A in registers is laid out like
 // mma's, can read the same tiles.
@@ -38,9 +38,6 @@ constexpr uint32_t kTileRows = kTileSteps * kStepRows;
 template <int kBits>
 constexpr uint32_t kTileBytes = kTileRows * kStripColumns * kBits / 8;
 
-/// Where the high bit of a 3-bit code stands in each half: so that one shift serves the four codes of a step.
-GPTQ_DEVICE constexpr uint32_t high_bit(uint32_t step, uint32_t j) { return 2 * j + 8 * (step / 2) + step % 2; }
-
 /// What a lane has of a tile.
 template <int kBits>
 struct LaneTile {
@@ -57,6 +54,21 @@ struct LaneTile {
         } else {
             read_part<0, 2>(tile + lane * 8);
             if constexpr (kBits == 3) read_part<2, 1>(tile + 256 + lane * 4);
+        }
+    }
+
+    /// Where a lane's words begin in a tile, and where the high bits do that lie apart.
+    GPTQ_DEVICE static uint32_t at(uint32_t lane) { return lane * (kBits >= 4 ? 16 : 8); }
+    GPTQ_DEVICE static uint32_t high_at(uint32_t lane) { return 256 + lane * 4; }
+
+    /// From there.
+    GPTQ_DEVICE void read_lane(const char* at, const char* high_at) {
+        if constexpr (kBits >= 4) {
+            read_part<0, 4>(at);
+            if constexpr (kBits == 8) read_part<4, 4>(at + 512);
+        } else {
+            read_part<0, 2>(at);
+            if constexpr (kBits == 3) read_part<2, 1>(high_at);
         }
     }
 
@@ -91,10 +103,18 @@ struct LaneTile {
     /// Puts a code into the `half` of what the lane has for (step, j). Words are zero before the first one. All but `code`
     /// is known when this is compiled.
     GPTQ_DEVICE void put(uint32_t step, uint32_t j, uint32_t half, uint32_t code) {
-        constexpr uint32_t plane = kBits == 3 ? 2 : kBits;
-        const uint32_t at = (step * 4 + j) * plane;
-        words[at / 16] |= (kBits == 3 ? code & 3 : code) << (at % 16 + 16 * half);
-        if constexpr (kBits == 3) words[2] |= code >> 2 << (high_bit(step, j) + 16 * half);
+        if constexpr (kBits == 3) {
+            const uint32_t i = step * 4 + j;
+            if (i < 15) {
+                words[i / 5] |= code << (i % 5 * 3 + 16 * half);
+            } else {
+#pragma unroll
+                for (uint32_t bit = 0; bit < 3; bit++) words[bit] |= (code >> bit & 1) << (15 + 16 * half);
+            }
+        } else {
+            const uint32_t at = (step * 4 + j) * kBits;
+            words[at / 16] |= code << (at % 16 + 16 * half);
+        }
     }
 
 private:
@@ -124,10 +144,10 @@ struct Mantissa<bf16x2> {
 
 /// At which bit the j-th code of a step is turned into a float: where it stands, if the mantissa reaches so far.
 template <int kBits, class Pair>
-GPTQ_DEVICE constexpr uint32_t raised_at(uint32_t j) {
-    const uint32_t plane = kBits == 3 ? 2 : kBits;
-    const uint32_t at = j * plane % 8;
-    return at + kBits <= Mantissa<Pair>::bits && plane < 8 ? at : 0;
+GPTQ_DEVICE constexpr uint32_t raised_at(uint32_t step, uint32_t j) {
+    if (kBits == 3) return step * 4 + j == 15 ? 0 : (step * 4 + j) % 5 * 3 % (Mantissa<Pair>::bits / 3 * 3);
+    const uint32_t at = j * kBits % 8;
+    return at + kBits <= Mantissa<Pair>::bits && kBits < 8 ? at : 0;
 }
 
 /// 2^power in both halves, without its sign.
@@ -136,21 +156,26 @@ GPTQ_DEVICE constexpr uint32_t power_of_two(int power) {
     return uint32_t(int(Mantissa<Pair>::bias) + power) * (0x00010001u << Mantissa<Pair>::bits);
 }
 
-/// The zero points of a lane's two columns, g and g + 8, ready to be subtracted from the codes of a step.
+/// The zero points of a lane's two columns, g and g + 8, ready to be subtracted from codes.
 template <int kBits, class Pair>
 struct LaneZeros {
-    /// For the j-th code; two or more of them are one register.
-    Pair minus[4];
+    /// For codes at bit 0, kBits, ..: those that no code stands at are left out by the compiler.
+    static constexpr uint32_t kPlaces = Mantissa<Pair>::bits >= kBits ? Mantissa<Pair>::bits / kBits : 1;
+    Pair minus[2][kPlaces];
 
     GPTQ_DEVICE LaneZeros(uint32_t zero, uint32_t zero_of_second) {
 #pragma unroll
-        for (uint32_t j = 0; j < 4; j++) {
-            const uint32_t s = raised_at<kBits, Pair>(j);
+        for (uint32_t place = 0; place < kPlaces; place++) {
+            const uint32_t s = place * kBits;
             // The last bit of 2^(m - s) counts 2^-s: a zero point shifted by s adds itself.
             const uint32_t raised = 0x80008000u + power_of_two<Pair>(int(Mantissa<Pair>::bits - s));
-            minus[j].bits = (j % 2 == 0 ? zero : zero_of_second) * (0x00010001u << s) + raised;
+            minus[0][place].bits = zero * (0x00010001u << s) + raised;
+            minus[1][place].bits = zero_of_second * (0x00010001u << s) + raised;
         }
     }
+
+    /// For a code at bit `s`, of one column or the other.
+    GPTQ_DEVICE Pair of(uint32_t second, uint32_t s) const { return minus[second][s / kBits]; }
 };
 
 /// 8 bits do not fit under the exponent of a bf16, and take the way through f32.
@@ -165,19 +190,17 @@ struct LaneZeros<8, bf16x2> {
     }
 };
 
-GPTQ_DEVICE uint32_t shift_right(uint32_t word, int by) { return by >= 0 ? word >> by : word << -by; }
-
 /// Half the operand A of a step, of the rows 8 * half on: code - zero in each of its elements. `step` and `half` are known
 /// when this is compiled.
 template <int kBits, class Pair>
 GPTQ_DEVICE void unpack_half(const LaneTile<kBits>& tile, uint32_t step, uint32_t half,
                              const LaneZeros<kBits, Pair>& zeros, Pair (&a)[2]) {
-    constexpr uint32_t plane = kBits == 3 ? 2 : kBits;
-    constexpr uint32_t mask = ((1u << plane) - 1) * 0x00010001u;
+    constexpr uint32_t mask = ((1u << kBits) - 1) * 0x00010001u;
 #pragma unroll
     for (uint32_t i = 0; i < 2; i++) {
-        const uint32_t j = 2 * half + i, at = (step * 4 + j) * plane;
-        const uint32_t word = tile.words[at / 16];
+        const uint32_t j = 2 * half + i, number = step * 4 + j;
+        const uint32_t at = kBits == 3 ? number % 5 * 3 : number * kBits % 16;
+        const uint32_t word = tile.words[kBits == 3 ? number / 5 % 3 : number * kBits / 16];
         if constexpr (kBits == 8 && Mantissa<Pair>::bits < 8) {
             constexpr uint32_t kTwoTo23 = 0x4b000000u;
             const uint32_t low = choose_bytes(word, kTwoTo23, i == 0 ? 0x7440 : 0x7441);
@@ -187,16 +210,20 @@ GPTQ_DEVICE void unpack_half(const LaneTile<kBits>& tile, uint32_t step, uint32_
             // Bytes i of both halves, each below the exponent's byte.
             constexpr uint32_t exponent = power_of_two<Pair>(int(Mantissa<Pair>::bits));
             const uint32_t raised = choose_bytes(word, exponent, i == 0 ? 0x5250 : 0x5351);
-            a[i] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(0)}, zeros.minus[j]);
+            a[i] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(0)}, zeros.of(i, 0));
         } else {
             constexpr uint32_t exponent = power_of_two<Pair>(int(Mantissa<Pair>::bits));
-            const uint32_t s = raised_at<kBits, Pair>(j);
-            uint32_t raised = and_or(word >> (at % 16 - s), mask << s, exponent);
-            if constexpr (kBits == 3) {
-                const int by = int(high_bit(step, j)) - int(s) - 2;
-                raised = and_or(shift_right(tile.words[2], by), 0x00040004u << s, raised);
+            const uint32_t s = raised_at<kBits, Pair>(step, j);
+            uint32_t raised = exponent;
+            if (kBits == 3 && number == 15) {
+#pragma unroll
+                for (uint32_t bit = 0; bit < 3; bit++) {
+                    raised = and_or(tile.words[bit % kBits] >> (15 - bit), 0x00010001u << bit, raised);
+                }
+            } else {
+                raised = and_or(word >> (at - s), mask << s, exponent);
             }
-            a[i] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(-int(s))}, zeros.minus[j]);
+            a[i] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(-int(s))}, zeros.of(i, s));
         }
     }
 }

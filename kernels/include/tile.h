@@ -94,8 +94,8 @@ static_assert(sizeof(struct GptqTileDequantizeParams) == 72, "Rust's copy of the
 
 /* gather: out[m, k] = x[m, order[k]], elements of 16 bits. x is aligned to its element. Without an order it is a copy.
  *
- * Grid: x = ceil(in_features / 1024), y = rows. */
-#define GPTQ_TILE_GATHER_THREADS 128u
+ * Grid: x = ceil(in_features / 512), y = rows. */
+#define GPTQ_TILE_GATHER_THREADS 256u
 struct GptqTileGatherParams {
     const uint16_t* x;
     const uint16_t* order;

@@ -67,25 +67,16 @@ GPTQ_DEVICE void dequantize(const GptqTileDequantizeParams& p) {
 }
 
 GPTQ_DEVICE void gather(const GptqTileGatherParams& p) {
-    const uint32_t k = (blockIdx.x * GPTQ_TILE_GATHER_THREADS + threadIdx.x) * 8;
+    // Two elements a thread: it is latency that this takes, not bandwidth.
+    const uint32_t k = (blockIdx.x * GPTQ_TILE_GATHER_THREADS + threadIdx.x) * 2;
     let_next_kernel_begin();
-    uint32_t columns[8];
-#pragma unroll
-    for (uint32_t i = 0; i < 8; i++) columns[i] = k + i;
-    if (p.order != nullptr && k < p.in_features) {
-        const uint4 eight = load<uint4>(p.order + k);
-        const uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
-#pragma unroll
-        for (uint32_t i = 0; i < 8; i++) columns[i] = pairs[i / 2] >> (i % 2 * 16) & 0xffff;
-    }
+    uint32_t both = 0;
+    if (p.order != nullptr && k < p.in_features) both = load_constant(reinterpret_cast<const uint32_t*>(p.order + k));
+    const uint32_t first = p.order != nullptr ? both & 0xffff : k, second = p.order != nullptr ? both >> 16 : k + 1;
     wait_for_earlier_kernels();
     if (k >= p.in_features) return;
     const uint16_t* const row = p.x + size_t(blockIdx.y) * p.in_features;
-    uint32_t pairs[4];
-#pragma unroll
-    for (uint32_t i = 0; i < 4; i++) pairs[i] = row[columns[2 * i]] | uint32_t(row[columns[2 * i + 1]]) << 16;
-    store_global(p.out + size_t(blockIdx.y) * p.in_features + k,
-                 make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
+    store(p.out + size_t(blockIdx.y) * p.in_features + k, row[first] | uint32_t(row[second]) << 16);
 }
 
 }  // namespace gptq

@@ -1,8 +1,7 @@
 // Which products there are. A file for each width and type: they compile at the same time.
 //
-// Kinds are named after the rows of x that they take at most, and the few ones after the strips of a block: m1_t2. Which of
-// them a call gets is decided by crates/tiles/src/products.rs, which knows the numbers of this file. Symmetric layers of
-// 4 bits have more of them than others, layers whose groups are not in whole tiles fewer.
+// Kinds are named after the rows of x that they take at most, and the few ones after the strips and warps of a block:
+// m1_t2_w16. Which of them a call gets is decided by crates/tiles/src/products.rs, which knows the numbers of this file.
 //
 // A family instantiates them for each width and type, in files of their own, behind its params.h, which says GPTQ_FAMILY.
 #pragma once
@@ -12,46 +11,60 @@
 #include "product_some.cuh"
 #include "product_tile.cuh"
 
-#define FEW(name, threads, bits, X, tokens, strips, warps, ahead, run, asymmetric)                                    \
-    GPTQ_FAMILY_KERNEL(name##_##X, threads, GptqProductParams) {                                                      \
-        gptq::multiply_few<gptq::ProductShape<bits, gptq::X, tokens, strips, ahead, run, asymmetric>, warps>(params); \
+// Two blocks to a multiprocessor where code for older GPUs would spill registers then: there, as many as there is room for.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define TWO_ON_HOPPER 1
+#else
+#define TWO_ON_HOPPER 2
+#endif
+
+// `blocks` is how many a multiprocessor has room for, `ahead` how many units of two tiles, or one, a warp has on the way.
+#define FEW_OF(how, blocks, w, bits, X, tokens, strips, warps, ahead, run, asymmetric)                                        \
+    GPTQ_FAMILY_KERNEL_RESIDENT(m##tokens##_t##strips##_w##warps##_##w##_r##run##_##X, warps * 32, blocks,                    \
+                                GptqProductParams) {                                                                          \
+        gptq::multiply_few<gptq::ProductShape<bits, gptq::X, tokens, strips, ahead, run, asymmetric>, warps, gptq::Row::how>( \
+            params);                                                                                                          \
     }
-// With two blocks to a multiprocessor.
-#define FEW_RESIDENT(name, threads, bits, X, tokens, strips, warps, ahead, run, asymmetric)                           \
-    GPTQ_FAMILY_KERNEL_RESIDENT(name##_##X, threads, 2, GptqProductParams) {                                          \
-        gptq::multiply_few<gptq::ProductShape<bits, gptq::X, tokens, strips, ahead, run, asymmetric>, warps>(params); \
-    }
+#define ONE(blocks, w, bits, X, strips, warps, ahead, run, asymmetric) \
+    FEW_OF(whole, blocks, w, bits, X, 1, strips, warps, ahead, run, asymmetric)
+#define FEW(blocks, w, bits, X, tokens, strips, warps, ahead, run, asymmetric) \
+    FEW_OF(pieces, blocks, w, bits, X, tokens, strips, warps, ahead, run, asymmetric)
 #define SOME(name, threads, bits, X, tokens, row_warps, tiles, stages, run, asymmetric)                                  \
     GPTQ_FAMILY_KERNEL(name##_##X, threads, GptqProductParams) {                                                         \
         gptq::multiply_some<gptq::ProductShape<bits, gptq::X, tokens, 2, 1, run, asymmetric>, row_warps, tiles, stages>( \
             params);                                                                                                     \
     }
 
-// Groups in whole tiles. `ahead` is how many tiles a warp has on the way, `tiles` how many it
-// has of a stage, and `stages` how many of those there are.
-#define WHOLE_TILES(w, bits, X, asymmetric, m1_ahead, m16_ahead, m32_threads, m64_tiles) \
-    FEW(m1_t2_##w##_r64, 512, bits, X, 1, 2, 16, m1_ahead, 64, asymmetric)               \
-    FEW(m8_t2_##w##_r64, 512, bits, X, 8, 2, 16, m1_ahead, 64, asymmetric)               \
-    FEW(m16_t2_##w##_r64, 256, bits, X, 16, 2, 8, m16_ahead, 64, asymmetric)             \
-    SOME(m32_##w##_r64, m32_threads, bits, X, 32, 2, 1, 4, 64, asymmetric)               \
+// Groups in whole pairs of tiles. `ahead` is for blocks that have registers for it, `wide` and `widest` how many blocks of
+// 16 warps with two strips, and of 8 warps with four, a multiprocessor has room for.
+#define PAIRS_OF_TILES(w, bits, X, asymmetric, ahead, wide, widest)        \
+    ONE(4, w, bits, X, 1, 8, ahead, 128, asymmetric)                       \
+    ONE(2, w, bits, X, 1, 16, ahead, 128, asymmetric)                      \
+    ONE(1 + wide, w, bits, X, 2, 8, ahead, 128, asymmetric)                \
+    ONE(wide, w, bits, X, 2, 16, 1, 128, asymmetric)                       \
+    FEW(2, w, bits, X, 8, 1, 16, 1, 128, asymmetric)                       \
+    FEW(2 * wide, w, bits, X, 8, 2, 8, 1, 128, asymmetric)                 \
+    FEW(wide, w, bits, X, 8, 2, 16, 1, 128, asymmetric)                    \
+    FEW(1, w, bits, X, 16, 2, 16, 1, 128, asymmetric)                      \
+    FEW(widest, w, bits, X, 16, 4, 8, 1, 128, asymmetric)
+
+// Groups in whole tiles. `tiles` is how many a warp has of a stage, and `stages` how many of those there are.
+#define WHOLE_TILES(w, bits, X, asymmetric, ahead, wide, m32_threads, m64_tiles) \
+    ONE(wide, w, bits, X, 2, 16, ahead, 64, asymmetric)                          \
+    FEW(wide, w, bits, X, 8, 2, 16, 1, 64, asymmetric)                           \
+    FEW(2, w, bits, X, 16, 2, 8, 2, 64, asymmetric)                              \
+    SOME(m32_##w##_r64, m32_threads, bits, X, 32, 2, 1, 4, 64, asymmetric)       \
     SOME(m64_##w##_r64, 256, bits, X, 64, 1, m64_tiles, 4, 64, asymmetric)
 
-// Other blocks, for numbers of columns that leave multiprocessors idle with those above.
-#define MORE_BLOCKS(w, bits, X, asymmetric)                                   \
-    FEW(m1_t1_##w##_r64, 512, bits, X, 1, 1, 16, 4, 64, asymmetric)           \
-    FEW(m1_t4_##w##_r64, 512, bits, X, 1, 4, 16, 1, 64, asymmetric)           \
-    FEW(m8_t4_##w##_r64, 256, bits, X, 8, 4, 8, 2, 64, asymmetric)            \
-    FEW_RESIDENT(m16_t4_##w##_r64, 256, bits, X, 16, 4, 8, 2, 64, asymmetric)
-
 // Smaller groups.
-#define PARTS_OF_TILES(w, bits, X, asymmetric)                      \
-    FEW(m1_t2_##w##_r32, 512, bits, X, 1, 2, 16, 1, 32, asymmetric) \
-    FEW(m8_t2_##w##_r32, 512, bits, X, 8, 2, 16, 1, 32, asymmetric) \
-    SOME(m64_##w##_r32, 256, bits, X, 64, 1, 2, 4, 32, asymmetric)  \
-    FEW(m8_t2_##w##_r16, 512, bits, X, 8, 2, 16, 1, 16, asymmetric) \
+#define PARTS_OF_TILES(w, bits, X, asymmetric, blocks)             \
+    ONE(blocks, w, bits, X, 2, 16, 1, 32, asymmetric)              \
+    FEW(blocks, w, bits, X, 8, 2, 16, 1, 32, asymmetric)           \
+    SOME(m64_##w##_r32, 256, bits, X, 64, 1, 2, 4, 32, asymmetric) \
+    FEW(blocks, w, bits, X, 8, 2, 16, 1, 16, asymmetric)           \
     SOME(m64_##w##_r16, 256, bits, X, 64, 1, 2, 4, 16, asymmetric)
-#define SMALLEST_PARTS(w, bits, X)                         \
-    FEW(m8_t2_##w##_r8, 256, bits, X, 8, 2, 8, 1, 8, true) \
+#define SMALLEST_PARTS(w, bits, X)          \
+    FEW(2, w, bits, X, 8, 2, 8, 1, 8, true) \
     SOME(m64_##w##_r8, 256, bits, X, 64, 1, 2, 4, 8, true)
 
 // Tiles, for 17 rows and more, with and without wgmma (product_tile.cuh): g64_c256 is 64 rows of x by 256 columns with wgmma,

@@ -2,6 +2,6 @@
 #include "params.h"
 #include "tile_products.cuh"
 
-WHOLE_TILES(b4s, 4, f16, false, 2, 4, 512, 2)
-MORE_BLOCKS(b4s, 4, f16, false)
-PARTS_OF_TILES(b4s, 4, f16, false)
+PAIRS_OF_TILES(b4s, 4, f16, false, 2, 2, TWO_ON_HOPPER)
+WHOLE_TILES(b4s, 4, f16, false, 2, 2, 512, 2)
+PARTS_OF_TILES(b4s, 4, f16, false, TWO_ON_HOPPER)

@@ -224,6 +224,7 @@ impl Backend for TileBackend {
                 tensors,
                 products,
                 variant,
+                gpu_shape: self.gpu_shape(),
                 kernels,
                 shared: Arc::clone(&shared),
                 resident_bytes,

@@ -73,6 +73,8 @@ pub(crate) struct Operands {
     pub(crate) partial: u64,
     /// Whether the kernel before may still run when this one begins.
     pub(crate) overlapping: bool,
+    /// Whether weights are asked for ahead of x where it may not.
+    pub(crate) weights_first: bool,
 }
 
 /// A panel of columns of the dense matrix.
@@ -131,6 +133,7 @@ impl ProductKernels {
             return Ok(());
         };
         let (bias, bias_dtype) = bias_of(layer.bias.as_ref());
+        let overlaps = operands.overlapping && self.overlaps;
         let arrangement = &layer.arrangement;
         let params = GptqProductParams {
             weights: pointer(layer.weights),
@@ -153,12 +156,14 @@ impl ProductKernels {
             split_tiles: count(product.split_tiles),
             scale_dtype: dtype_code(layer.scale_dtype),
             bias_dtype,
+            weights_first: u32::from(overlaps || operands.weights_first),
+            reserved: 0,
         };
         let [columns, parts] = product.grid();
         let grid = [count(columns), count(parts), 1];
         let mut launch =
             Launch::new(grid, [count(product.threads), 1, 1]).shared_bytes(count(product.shared_bytes));
-        if operands.overlapping && self.overlaps {
+        if overlaps {
             launch = launch.overlapping_previous();
         }
         // SAFETY: the layer's tensors are as the parameters say (`Tensors`); the caller promises the rest.
@@ -220,9 +225,13 @@ impl ProductKernels {
             reserved: 0,
         };
         let threads = GPTQ_TILE_GATHER_THREADS;
-        let grid = [count(in_features.div_ceil(threads as usize * 8)), count(rows), 1];
+        let grid = [count(in_features.div_ceil(threads as usize * 2)), count(rows), 1];
+        let mut launch = Launch::new(grid, [threads, 1, 1]);
+        if self.overlaps {
+            launch = launch.overlapping_previous();
+        }
         // SAFETY: as in `multiply`.
-        unsafe { self.gather.launch(stream, &Launch::new(grid, [threads, 1, 1]), &params) }
+        unsafe { self.gather.launch(stream, &launch, &params) }
     }
 }
 

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A lane has one word of a tile for each bit of a code. Codes of even rows stand in the low halves of its words, those of
-//! odd rows in the high halves, in the order of (step, j), lowest bits first. Codes of 3 bits are divided: their lower two
-//! bits stand so in two words, their high bits in a third, at bit `2j + 8 * (step / 2) + step % 2`.
+//! odd rows in the high halves, in the order of (step, j), lowest bits first. Of codes of 3 bits five stand in a half, and the
+//! sixteenth has the bits that are left over: its bit b is bit 15 of the halves of word b.
 //!
 //! Memory holds strip after strip, in a strip tile after tile, and in a tile the words of all lanes as they are loaded: up to
 //! four words a lane at a time.
@@ -95,6 +95,11 @@ impl Arrangement {
         1 << self.group_rows.trailing_zeros().clamp(3, 6)
     }
 
+    /// Whether two tiles side by side, from an even one on, share their scales.
+    pub fn has_pairs(&self) -> bool {
+        self.group_rows.is_multiple_of(2 * TILE_ROWS) && self.tiles.is_multiple_of(2)
+    }
+
     /// What finds the group of a run of `run_rows` rows: `floor((2 * run + 1) * inverse / 2^32)`.
     ///
     /// With d runs to a group and i = ceil(2^31 / d) = 2^31 / d + e, that is (2 run + 1) / 2d with an error of less than
@@ -105,16 +110,19 @@ impl Arrangement {
         u32::try_from((1u64 << 31).div_ceil(runs)).unwrap_or(u32::MAX)
     }
 
-    /// Where a code stands in what a lane has of a tile: the lane, its word for the lower bits, their lowest bit; and for
-    /// 3 bits the bit in the third word.
-    fn place(&self, row: usize, column: usize) -> (usize, usize, usize, usize) {
+    /// Where the bits of a code stand in what a lane has of a tile: the lane, and for each bit its word and its place there.
+    fn places(&self, row: usize, column: usize) -> (usize, impl Iterator<Item = (usize, usize)> + use<>) {
         let (step, in_step) = (row / STEP_ROWS, row % STEP_ROWS);
         let (q, odd, lower) = (in_step % 8 / 2, in_step % 2, in_step / 8);
-        let j = column / 8 + 2 * lower;
-        let plane = if self.bits == Bits::THREE { 2 } else { self.bits.get() };
-        let at = (step * 4 + j) * plane;
-        let high_bit = 2 * j + 8 * (step / 2) + step % 2 + 16 * odd;
-        (column % 8 * 4 + q, at / 16, at % 16 + 16 * odd, high_bit)
+        let number = step * 4 + column / 8 + 2 * lower;
+        let bits = self.bits.get();
+        let in_half = 16 / bits;
+        let place = move |bit: usize| match number / in_half {
+            // What is left over of the halves of 3 words.
+            word if word == bits => (bit, 15 + 16 * odd),
+            word => (word, number % in_half * bits + bit + 16 * odd),
+        };
+        (column % 8 * 4 + q, (0..bits).map(place))
     }
 
     /// The index of a lane's word in a tile.
@@ -174,12 +182,9 @@ impl Arrangement {
             for (column, &code) in codes.iter().enumerate() {
                 let tile = column / STRIP_COLUMNS * self.tiles + k / TILE_ROWS;
                 let words = &mut arranged.weights[tile * self.tile_bytes() / 4..][..self.tile_bytes() / 4];
-                let (lane, word, bit, high_bit) = self.place(k % TILE_ROWS, column % STRIP_COLUMNS);
-                if self.bits == Bits::THREE {
-                    words[self.word(lane, word)] |= u32::from(code & 3) << bit;
-                    words[self.word(lane, 2)] |= u32::from(code >> 2) << high_bit;
-                } else {
-                    words[self.word(lane, word)] |= u32::from(code) << bit;
+                let (lane, places) = self.places(k % TILE_ROWS, column % STRIP_COLUMNS);
+                for (bit, (word, place)) in places.enumerate() {
+                    words[self.word(lane, word)] |= u32::from(code >> bit & 1) << place;
                 }
             }
         }
@@ -233,13 +238,8 @@ mod tests {
             };
             for row in 0..TILE_ROWS {
                 for column in 0..STRIP_COLUMNS {
-                    let (lane, word, bit, high_bit) = arrangement.place(row, column);
-                    if bits == Bits::THREE {
-                        take(arrangement.word(lane, word), 3 << bit);
-                        take(arrangement.word(lane, 2), 1 << high_bit);
-                    } else {
-                        take(arrangement.word(lane, word), bits.max_code() << bit);
-                    }
+                    let (lane, places) = arrangement.places(row, column);
+                    places.for_each(|(word, place)| take(arrangement.word(lane, word), 1 << place));
                 }
             }
             assert!(seen.iter().all(|&word| word == u32::MAX), "{bits} bits: bits that no code has");
@@ -271,5 +271,8 @@ mod tests {
         {
             assert_eq!(arrangement(Bits::FOUR, 4096, 128, group_rows).run_rows(), run_rows, "{group_rows}");
         }
+        let pairs = |k, group_rows| arrangement(Bits::FOUR, k, 128, group_rows).has_pairs();
+        assert!(pairs(4096, 128) && pairs(4096, 384) && !pairs(4096, 64), "groups of 128 are pairs of tiles");
+        assert!(!pairs(160, 128), "three tiles are not pairs");
     }
 }

@@ -15,7 +15,7 @@ use gptq_cuda::{
 
 use crate::kernels::{Operands, PANEL_COLUMNS, Panel, ProductKernels};
 use crate::memory::{ALIGNMENT, Bias, Tensors};
-use crate::products::{Kind, MOST_COUNTERS, MOST_ROWS, Product, Variant};
+use crate::products::{GpuShape, Kind, MOST_COUNTERS, MOST_ROWS, Product, Variant};
 
 /// Bytes of the counters of blocks, at the start of the scratch.
 const ARRIVED_BYTES: usize = MOST_COUNTERS * CELL_BYTES;
@@ -48,6 +48,7 @@ pub(crate) struct TileLinear {
     /// By ascending numbers of rows.
     pub(crate) products: Vec<Product>,
     pub(crate) variant: Variant,
+    pub(crate) gpu_shape: GpuShape,
     /// Rows of x from which the dense matrix is written.
     pub(crate) dense_from: usize,
     pub(crate) kernels: KernelSet,
@@ -180,13 +181,15 @@ impl TileLinear {
             x = to;
         }
         let is_tile = matches!(product.kind, Kind::Tile { .. });
+        let is_few = matches!(product.kind, Kind::Few { .. });
         let operands = Operands {
             x,
             out,
             rows,
             arrived: call.scratch,
             partial: call.scratch + ARRIVED_BYTES as u64,
-            overlapping: gathers || rows == 1 || (is_tile && rows <= MOST_OVERLAPPING_ROWS),
+            overlapping: gathers || is_few || (is_tile && rows <= MOST_OVERLAPPING_ROWS),
+            weights_first: product.reads_weights_first(self.gpu_shape),
         };
         // SAFETY: `forward` has checked x and out, and `product` that the scratch holds what a divided K needs.
         unsafe { call.kernels.multiply(call.stream, &self.tensors, product, self.variant, &operands) }

@@ -11,7 +11,7 @@ pub const GPTQ_TILE_ARRANGE_THREADS: u32 = 512;
 pub const GPTQ_TILE_GROUPS_THREADS: u32 = 256;
 pub const GPTQ_TILE_DEQUANTIZE_THREADS: u32 = 256;
 pub const GPTQ_TILE_DEQUANTIZE_COLUMNS: u32 = 128;
-pub const GPTQ_TILE_GATHER_THREADS: u32 = 128;
+pub const GPTQ_TILE_GATHER_THREADS: u32 = 256;
 #[doc = " The weights are arranged as tile.cuh says. Every pointer but bias and out is aligned to 16 bytes."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -45,10 +45,13 @@ pub struct GptqProductParams {
     pub split_tiles: u32,
     pub scale_dtype: u32,
     pub bias_dtype: u32,
+    #[doc = " For one row of x: whether weights are asked for ahead of x. Where this launch begins before the kernel in front has\n ended, x has to wait; and where blocks are many, the weights of each matter more than when it starts to add."]
+    pub weights_first: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GptqProductParams"][::core::mem::size_of::<GptqProductParams>() - 120usize];
+    ["Size of GptqProductParams"][::core::mem::size_of::<GptqProductParams>() - 128usize];
     ["Alignment of GptqProductParams"][::core::mem::align_of::<GptqProductParams>() - 8usize];
     ["Offset of field: GptqProductParams::weights"]
         [::core::mem::offset_of!(GptqProductParams, weights) - 0usize];
@@ -86,6 +89,10 @@ const _: () = {
         [::core::mem::offset_of!(GptqProductParams, scale_dtype) - 108usize];
     ["Offset of field: GptqProductParams::bias_dtype"]
         [::core::mem::offset_of!(GptqProductParams, bias_dtype) - 112usize];
+    ["Offset of field: GptqProductParams::weights_first"]
+        [::core::mem::offset_of!(GptqProductParams, weights_first) - 120usize];
+    ["Offset of field: GptqProductParams::reserved"]
+        [::core::mem::offset_of!(GptqProductParams, reserved) - 124usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -22,6 +22,13 @@ pub(crate) const MOST_COUNTERS: usize = 4096;
 const MOST_SPLITS: usize = 64;
 /// Tiles that a part of K has at least: what a block has on the way, and something to hide the start behind.
 const LEAST_TILES: usize = 4;
+/// Pieces of x begin at a multiple of this in shared memory, which is aligned to less.
+const PIECES_ALIGNMENT: usize = 128;
+/// Tiles of K from which it is long for one row of x, and less so.
+const LONG_TILES: usize = 256;
+const MEDIUM_TILES: usize = 64;
+/// Threads that a multiprocessor has registers for, of the few.
+const MOST_THREADS_AT_ONCE: usize = 1280;
 /// Threads of a warp.
 const WARP: usize = 32;
 
@@ -41,12 +48,14 @@ pub struct GpuShape {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Kind {
-    /// `m{rows}_t{strips}`: up to so many rows of x, so many strips to a block.
+    /// `m{rows}_t{strips}_w{warps}`: up to so many rows of x, so many strips to a block, and so many warps.
     Few {
         /// 1, 8 or 16.
         rows: usize,
         /// 1, 2 or 4.
         strips: usize,
+        /// 8 or 16.
+        warps: usize,
     },
     /// `m{rows}`: up to so many rows of x, a number of strips to a block that each launch chooses.
     Some {
@@ -77,7 +86,7 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Few { rows, strips } => write!(f, "m{rows}_t{strips}"),
+            Self::Few { rows, strips, warps } => write!(f, "m{rows}_t{strips}_w{warps}"),
             Self::Some { rows } => write!(f, "m{rows}"),
             Self::Tile { rows, columns, groups } => {
                 write!(f, "{}{rows}_c{columns}", if *groups { "g" } else { "m" })
@@ -99,16 +108,28 @@ pub struct Variant {
     pub run_rows: usize,
     /// The same for tiles, which take runs of 128 rows too.
     pub tile_run_rows: usize,
+    /// The same for the few, which take two tiles of 64 rows at a time, if those are pairs.
+    pub few_run_rows: usize,
 }
 
-const EVERY_KIND: [Kind; 18] = [
-    Kind::Few { rows: 1, strips: 1 },
-    Kind::Few { rows: 1, strips: 2 },
-    Kind::Few { rows: 1, strips: 4 },
-    Kind::Few { rows: 8, strips: 2 },
-    Kind::Few { rows: 8, strips: 4 },
-    Kind::Few { rows: 16, strips: 2 },
-    Kind::Few { rows: 16, strips: 4 },
+/// Rows of x, strips and warps of the few, for each run.
+const FEW_OF_128: [[usize; 3]; 9] = [
+    [1, 1, 8],
+    [1, 1, 16],
+    [1, 2, 8],
+    [1, 2, 16],
+    [8, 1, 16],
+    [8, 2, 8],
+    [8, 2, 16],
+    [16, 2, 16],
+    [16, 4, 8],
+];
+const FEW_OF_64: [[usize; 3]; 3] = [[1, 2, 16], [8, 2, 16], [16, 2, 8]];
+const FEW_OF_32: [[usize; 3]; 2] = [[1, 2, 16], [8, 2, 16]];
+const FEW_OF_16: [[usize; 3]; 1] = [[8, 2, 16]];
+const FEW_OF_8: [[usize; 3]; 1] = [[8, 2, 8]];
+
+const EVERY_OTHER_KIND: [Kind; 11] = [
     Kind::Some { rows: 32 },
     Kind::Some { rows: 64 },
     Kind::Tile { rows: 32, columns: 256, groups: false },
@@ -130,12 +151,17 @@ impl Variant {
         let fixed_zeros = zeros == Zeros::BuiltIn || (symmetric && has_fixed);
         let pairs = arrangement.group_rows.is_multiple_of(2 * TILE_ROWS);
         let tile_run_rows = if pairs { 2 * TILE_ROWS } else { run_rows };
-        Self { bits: arrangement.bits, fixed_zeros, run_rows, tile_run_rows }
+        let few_run_rows = if arrangement.has_pairs() { 2 * TILE_ROWS } else { run_rows };
+        Self { bits: arrangement.bits, fixed_zeros, run_rows, tile_run_rows, few_run_rows }
     }
 
     /// Rows of W that a kernel takes to share a scale.
     pub fn run_rows_of(self, kind: Kind) -> usize {
-        if matches!(kind, Kind::Tile { .. }) { self.tile_run_rows } else { self.run_rows }
+        match kind {
+            Kind::Few { .. } => self.few_run_rows,
+            Kind::Some { .. } => self.run_rows,
+            Kind::Tile { .. } => self.tile_run_rows,
+        }
     }
 
     /// What stands behind the kind in the name of a kernel: the width, with an s for fixed zero points, and the run.
@@ -150,11 +176,15 @@ impl Variant {
 
     /// The kernels that there are.
     pub fn kinds(self) -> impl Iterator<Item = Kind> {
-        let most = self.bits == Bits::FOUR && self.fixed_zeros;
+        let few: &[[usize; 3]] = match self.few_run_rows {
+            128 => &FEW_OF_128,
+            64 => &FEW_OF_64,
+            32 => &FEW_OF_32,
+            16 => &FEW_OF_16,
+            _ => &FEW_OF_8,
+        };
+        let few = few.iter().map(|&[rows, strips, warps]| Kind::Few { rows, strips, warps });
         let listed = move |kind: &Kind| match (self.run_rows, *kind) {
-            (64, Kind::Few { strips, .. }) => most || strips == 2,
-            (32, Kind::Few { rows, strips }) => rows <= 8 && strips == 2,
-            (_, Kind::Few { rows, strips }) => rows == 8 && strips == 2,
             (run, Kind::Tile { rows, columns, groups }) => {
                 let common = match (groups, rows, columns) {
                     // With shorter runs registers would spill.
@@ -168,24 +198,24 @@ impl Variant {
             }
             (64, Kind::Some { .. }) => true,
             (_, Kind::Some { rows }) => rows == 64,
+            (_, Kind::Few { .. }) => false,
         };
-        EVERY_KIND.into_iter().filter(listed)
+        few.chain(EVERY_OTHER_KIND.into_iter().filter(listed))
     }
 
     fn runs(self) -> usize {
         TILE_ROWS / self.run_rows
     }
 
-    /// Warps of a block of the few, and tiles that each of them has on the way.
-    fn few(self, rows: usize, strips: usize) -> (usize, usize) {
+    /// Tiles of each strip that a warp of the few has on the way.
+    fn few_tiles(self, rows: usize, strips: usize, warps: usize) -> usize {
         let wide = self.bits == Bits::EIGHT;
-        match (rows, strips) {
-            (1, 1) => (16, 4),
-            (1, 4) => (16, 1),
-            (8, 4) | (16, 4) => (8, 2),
-            (16, _) => (8, if wide { 2 } else { 4 }),
-            (8, _) if self.run_rows == 8 => (8, 1),
-            _ => (16, if wide || self.run_rows < TILE_ROWS { 1 } else { 2 }),
+        match (self.few_run_rows, rows, strips, warps) {
+            (128, 1, 1, _) | (128, 1, 2, 8) if !wide => 4,
+            (128, ..) => 2,
+            (64, 1, ..) if !wide => 2,
+            (64, 16, ..) => 2,
+            _ => 1,
         }
     }
 
@@ -268,6 +298,11 @@ impl Product {
         }
     }
 
+    /// Whether weights are asked for ahead of x, though x could be read: where blocks are more than run at once.
+    pub fn reads_weights_first(&self, gpu: GpuShape) -> bool {
+        self.column_blocks * self.threads > MOST_THREADS_AT_ONCE * gpu.multiprocessors
+    }
+
     /// The grid of the launch.
     pub fn grid(&self) -> [usize; 2] {
         match self.kind {
@@ -283,10 +318,10 @@ impl Product {
         let of_kind = |kind: Kind| Self::of_kind(layer, variant, kind, gpu).filter(fits);
         let mut chosen: Vec<Self> = Vec::new();
         for product in variant.kinds().filter(|kind| matches!(kind, Kind::Few { .. })).filter_map(of_kind) {
-            let strips = strips_of_few(layer, gpu, product.rows);
+            let block = block_of_few(layer, variant, gpu, product.rows);
             match chosen.last_mut() {
                 Some(last) if last.rows == product.rows => {
-                    if product.strips == strips {
+                    if [product.strips, product.threads / WARP] == block {
                         *last = product;
                     }
                 }
@@ -316,8 +351,11 @@ impl Product {
         let piece = most_rows * TILE_ROWS * 2;
         let sum_bytes = |warps: usize, strips: usize| warps * most_rows * (strips * STRIP_COLUMNS + 4) * 4;
         match kind {
-            Kind::Few { rows, strips } => {
-                let (warps, ahead) = variant.few(rows, strips);
+            Kind::Few { rows, strips, warps } => {
+                let x_bytes = match rows {
+                    1 => layer.tiles * piece,
+                    _ => warps * variant.few_tiles(rows, strips, warps) * piece + PIECES_ALIGNMENT,
+                };
                 Some(Self {
                     kind,
                     rows,
@@ -327,7 +365,7 @@ impl Product {
                     split_tiles: layer.tiles,
                     units: 0,
                     threads: warps * WARP,
-                    shared_bytes: (warps * ahead * piece).max(sum_bytes(warps, strips)),
+                    shared_bytes: x_bytes.max(sum_bytes(warps, strips)),
                 })
             }
             Kind::Some { rows } => {
@@ -395,20 +433,27 @@ pub(crate) fn dense_from(layer: &Arrangement, products: &[Product]) -> usize {
     }
 }
 
-/// Strips of a block of the few: the fewest with which all blocks run at once, two to a multiprocessor. With four strips only
-/// where that leaves few multiprocessors with less to do; where nothing fits, blocks are many, and their width matters little
-/// but for the reading of x.
-fn strips_of_few(layer: &Arrangement, gpu: GpuShape, rows: usize) -> usize {
-    let places = 2 * gpu.multiprocessors;
-    let blocks = |strips: usize| layer.strips / strips;
-    if rows == 1 && blocks(1) <= places {
-        1
-    } else if blocks(2) <= places {
-        2
-    } else if rows > 8 || (blocks(4) <= places && blocks(4) * 5 >= places * 4) {
-        4
-    } else {
-        2
+/// Strips and warps of a block of the few, where there is a choice: what was fastest on an H200, by how many blocks run at
+/// once.
+///
+/// Small blocks come and go without a multiprocessor running dry. Where K is long, more warps share it, and more strips a row
+/// of x that takes much shared memory. With several rows of x more strips share each piece of it.
+fn block_of_few(layer: &Arrangement, variant: Variant, gpu: GpuShape, rows: usize) -> [usize; 2] {
+    let fits = |strips: usize, blocks: usize| layer.strips <= strips * blocks * gpu.multiprocessors;
+    let (narrow, long) = (fits(1, 2), layer.tiles > LONG_TILES);
+    match (rows, variant.bits) {
+        (1..=8, Bits::EIGHT) => [1, 16],
+        (1, _) if narrow => [1, if layer.tiles > MEDIUM_TILES { 16 } else { 8 }],
+        (1, Bits::TWO) => [2, if fits(2, 2) { 16 } else { 8 }],
+        (1, Bits::THREE) => [if fits(2, 2) { 2 } else { 1 }, 8],
+        (1, _) if long => [2, 16],
+        (1, _) if fits(2, 3) && !fits(2, 2) => [2, 8],
+        (1, _) => [1, 8],
+        (2..=8, _) if narrow => [1, 16],
+        (2..=8, _) => [2, if fits(2, 2) { 16 } else { 8 }],
+        (_, Bits::TWO) => [4, 8],
+        (_, Bits::FOUR) if variant.fixed_zeros && !fits(2, 2) => [4, 8],
+        _ => [2, 16],
     }
 }
 
@@ -492,14 +537,17 @@ mod tests {
     }
 
     #[test]
-    fn narrow_blocks_are_chosen_where_columns_are_few() {
-        let strips = |k, n, rows| {
+    fn blocks_are_chosen_by_what_columns_and_rows_leave_to_do() {
+        let block = |k, n, rows| {
             let layer = layer(Bits::FOUR, k, n, 128);
             let products = Product::of_layer(&layer, Variant::of(&layer, true, Zeros::Stored), H100);
-            products.iter().find(|product| product.rows == rows).unwrap().strips
+            let product = products.iter().find(|product| product.rows == rows).unwrap();
+            [product.strips, product.threads / WARP]
         };
-        assert_eq!((strips(4096, 4096, 1), strips(8192, 8192, 1), strips(4096, 14336, 1)), (1, 2, 4));
-        assert_eq!((strips(4096, 11008, 1), strips(8192, 28672, 1)), (2, 2));
-        assert_eq!((strips(4096, 4096, 8), strips(4096, 14336, 8), strips(8192, 28672, 16)), (2, 4, 4));
+        assert_eq!([block(4096, 4096, 1), block(11008, 4096, 1)], [[1, 8], [1, 16]]);
+        assert_eq!([block(4096, 11008, 1), block(4096, 14336, 1)], [[2, 8], [1, 8]]);
+        assert_eq!([block(8192, 8192, 1), block(28672, 8192, 1)], [[1, 8], [2, 16]]);
+        assert_eq!([block(4096, 4096, 8), block(8192, 28672, 8)], [[1, 16], [2, 8]]);
+        assert_eq!([block(4096, 4096, 16), block(8192, 28672, 16)], [[2, 16], [4, 8]]);
     }
 }

@@ -113,8 +113,8 @@ fn x_is_gathered_from_any_address() {
             let out = Buffer::<u16>::output("out", rows * k);
             Launch {
                 kernel: family.kernel("gather")?,
-                grid: [blocks(k, 1024), to_u32(rows), 1],
-                block: [128, 1, 1],
+                grid: [blocks(k, 512), to_u32(rows), 1],
+                block: [256, 1, 1],
                 shared_bytes: 0,
                 params: GptqTileGatherParams {
                     x: x.address().wrapping_add(offset),

@@ -82,6 +82,8 @@ fn multiply(
             split_tiles: to_u32(product.split_tiles),
             scale_dtype: dtype_code(layer.info.scale_dtype),
             bias_dtype: bias.map_or(0, |bias| dtype_code(bias.dtype)),
+            weights_first: to_u32(seed as usize % 2),
+            reserved: 0,
         },
     };
     launch.run(seed)?;
@@ -141,7 +143,7 @@ fn products_are_as_near_as_rounding_allows(family: &Family) {
         divided += usize::from(product.divides());
     }
     assert!(
-        ran.len() == 18 && ran.values().all(|&times| times > 0) && divided > 5,
+        ran.len() == 21 && ran.values().all(|&times| times > 0) && divided > 5,
         "{}: ran {ran:?}, {divided} with a divided K",
         family.name
     );
