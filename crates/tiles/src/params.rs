@@ -90,9 +90,9 @@ const _: () = {
     ["Offset of field: GptqProductParams::bias_dtype"]
         [::core::mem::offset_of!(GptqProductParams, bias_dtype) - 112usize];
     ["Offset of field: GptqProductParams::weights_first"]
-        [::core::mem::offset_of!(GptqProductParams, weights_first) - 120usize];
+        [::core::mem::offset_of!(GptqProductParams, weights_first) - 116usize];
     ["Offset of field: GptqProductParams::reserved"]
-        [::core::mem::offset_of!(GptqProductParams, reserved) - 124usize];
+        [::core::mem::offset_of!(GptqProductParams, reserved) - 120usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
