@@ -82,7 +82,7 @@ fn multiply(
             split_tiles: to_u32(product.split_tiles),
             scale_dtype: dtype_code(layer.info.scale_dtype),
             bias_dtype: bias.map_or(0, |bias| dtype_code(bias.dtype)),
-            weights_first: to_u32(seed as usize % 2),
+            weights_first: u32::from(seed % 2 == 1),
             reserved: 0,
         },
     };
