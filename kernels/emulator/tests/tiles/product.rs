@@ -122,25 +122,29 @@ fn products_are_as_near_as_rounding_allows(family: &Family) {
             .map(|bias| DeviceBias { bytes: Buffer::input("bias", bias.as_bytes()), dtype: bias.dtype() });
         let variant = Variant::of(&layer.arrangement, layer.info.symmetric, family.zeros);
         let gpu = GPUS[number % GPUS.len()];
-        // Whether or not a GPU would get it, the kernel that ran least, for one of the numbers of rows that it takes.
-        let times = |kind: &Kind| ran.get(&kind.to_string()).copied().unwrap_or(0);
-        let Some(kind) = variant.kinds().min_by_key(times) else { continue };
-        let product = Product::of_kind(&layer.arrangement, variant, kind, gpu);
-        let Some(product) = product.filter(|product| product.shared_bytes <= gpu.shared_bytes) else {
-            continue;
-        };
-        let rows = 1 + number * 7 % product.rows;
-        let x = Activations::normal([rows, case.in_features], dtype, case.seed);
-        let what =
-            || format!("{}: {case}, {product:?}, x {dtype} [{rows}, {}]", family.name, case.in_features);
-        let out =
-            in_orders(SEEDS, |seed| multiply(family, &layer, bias.as_ref(), variant, &product, &x, seed))
-                .unwrap_or_else(|problem| panic!("{}: {problem}", what()))
-                .unwrap_or_default();
-        let accuracy = Accuracy::of(&dense, &x, WeightRounding::Exact, &values(dtype, &out));
-        assert!(accuracy.holds(), "{}: {accuracy:?}", what());
-        *ran.entry(kind.to_string()).or_default() += 1;
-        divided += usize::from(product.divides());
+        // Whether or not a GPU would get them, the kernels that ran least, for one of the numbers of rows that each takes:
+        // several where there are many for few layers.
+        let mut kinds: Vec<Kind> = variant.kinds().collect();
+        kinds.sort_by_key(|kind| ran.get(&kind.to_string()).copied().unwrap_or(0));
+        let at_once = if kinds.len() > 12 { 3 } else { 1 };
+        for kind in kinds.into_iter().take(at_once) {
+            let product = Product::of_kind(&layer.arrangement, variant, kind, gpu);
+            let Some(product) = product.filter(|product| product.shared_bytes <= gpu.shared_bytes) else {
+                continue;
+            };
+            let rows = 1 + number * 7 % product.rows;
+            let x = Activations::normal([rows, case.in_features], dtype, case.seed);
+            let what =
+                || format!("{}: {case}, {product:?}, x {dtype} [{rows}, {}]", family.name, case.in_features);
+            let out =
+                in_orders(SEEDS, |seed| multiply(family, &layer, bias.as_ref(), variant, &product, &x, seed))
+                    .unwrap_or_else(|problem| panic!("{}: {problem}", what()))
+                    .unwrap_or_default();
+            let accuracy = Accuracy::of(&dense, &x, WeightRounding::Exact, &values(dtype, &out));
+            assert!(accuracy.holds(), "{}: {accuracy:?}", what());
+            *ran.entry(kind.to_string()).or_default() += 1;
+            divided += usize::from(product.divides());
+        }
     }
     assert!(
         ran.len() == 21 && ran.values().all(|&times| times > 0) && divided > 5,
