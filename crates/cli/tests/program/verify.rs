@@ -108,8 +108,8 @@ fn columns_whose_own_scale_is_no_number_are_no_error_of_the_backend() {
 #[test]
 fn backends_and_types_are_those_that_were_asked_for() {
     assert_says(
-        &verify(WHOLE, &["--backend", "marlin"]).failure(),
-        &["`marlin` is not linked", "linked: ", "torch"],
+        &verify(WHOLE, &["--backend", "triton"]).failure(),
+        &["`triton` is not linked", "linked: ", "torch"],
     );
     assert_says(&verify(WHOLE, &["--device", "cuda:7"]).failure(), &["not usable on cuda:7"]);
     assert_says(&verify(WHOLE, &["--rows", "0"]).usage(), &["--rows"]);
