@@ -37,8 +37,8 @@ pub const ID: BackendId = BackendId::new("marlin");
 
 /// This backend. Linking the crate registers it: `use gptq_marlin as _;`.
 pub const REGISTRATION: Registration = Registration {
-    // After `exllama_v2`, whose kernels are the same so far and which takes more layers.
-    priority: 50,
+    // Before `exllama_v2`, which is as fast and keeps zero points that these layers do not need.
+    priority: 70,
     summary: "symmetric layers of 4 and 8 bits on NVIDIA GPUs: weights arranged for tensor cores, zero points built in",
     options: &OPTIONS,
     accepts: Some(accepts),
