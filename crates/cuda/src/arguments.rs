@@ -2,6 +2,9 @@
 
 use std::ptr;
 
+use gptq_core::LayerInfo;
+use gptq_core::backend::Rejection;
+
 /// A device address, as parameters have it.
 #[expect(clippy::cast_possible_truncation, reason = "CUDA is for hosts of 64 bits")]
 pub fn pointer<T>(address: u64) -> *const T {
@@ -17,4 +20,22 @@ pub fn count(number: usize) -> u32 {
 /// How many blocks of `size` hold `total`.
 pub fn blocks(total: usize, size: usize) -> u32 {
     count(total.div_ceil(size))
+}
+
+/// Whether the `[in_features, out_features]` of a layer are at most what kernels count to.
+///
+/// # Errors
+/// Which of them is more.
+pub fn accepts(layer: &LayerInfo, [most_in, most_out]: [usize; 2]) -> Result<(), Rejection> {
+    for (what, size, most) in
+        [("in_features", layer.in_features, most_in), ("out_features", layer.out_features, most_out)]
+    {
+        if size > most {
+            return Err(Rejection::other(
+                format!("the layer's {what} is {size}, and its kernels count to {most}"),
+                "split the module, or choose another backend",
+            ));
+        }
+    }
+    Ok(())
 }

@@ -51,6 +51,7 @@
 //!   The thread's current context is put back where it was another.
 
 pub mod arguments;
+mod bias;
 mod buffer;
 mod driver;
 mod event;
@@ -60,12 +61,14 @@ mod image;
 mod kernel;
 mod matmul;
 pub mod panels;
+pub mod place;
 mod staging;
 mod status;
 mod stream;
 pub mod timing;
 mod trial;
 
+pub use bias::{Bias, BiasPlan, Biases};
 pub use buffer::{CudaBuffer, address, address_mut};
 pub use driver::{ComputeCapability, CudaVersion, DeviceInfo, MINIMUM_DRIVER, devices, probe};
 pub use event::CudaEvent;

@@ -3,8 +3,7 @@
 
 use gptq_core::tensor::DType;
 
-/// Parts of the scratch begin at multiples of this.
-const ALIGNMENT: usize = 256;
+use crate::place::ALIGNMENT;
 
 /// Scratch of one context at most: a panel, and the workspace of cuBLASLt.
 pub const MOST_SCRATCH_BYTES: usize = 64 << 20;

@@ -7,10 +7,11 @@ use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome
 use gptq_core::device::{Device, Memory};
 use gptq_core::format::ZeroEncoding;
 use gptq_core::{Error, QuantLinear, Result};
+use gptq_cuda::place::{ALIGNMENT, Planner};
 use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul, try_calls};
 
 use crate::kernels::KernelSet;
-use crate::layout::{LayerPlan, Planner, Tensors};
+use crate::layout::{LayerPlan, Tensors};
 use crate::linear::{CudaLinear, Settings, Shared, work_bytes};
 use crate::scratch::state_bytes;
 use crate::{EMBEDDED, FAMILY, ID, MATMUL_RECONS_THD, TEMP_DQ_BYTES};
@@ -140,7 +141,7 @@ impl Backend for ExllamaV1 {
                 .map(|layer| work_bytes(&kernels, self.settings, layer))
                 .max()
                 .unwrap_or(0)
-                .next_multiple_of(crate::scratch::ALIGNMENT),
+                .next_multiple_of(ALIGNMENT),
         };
         let shared = Arc::new(Shared {
             gpu: self.gpu.clone(),

@@ -306,7 +306,7 @@ pub(crate) struct Operands {
 }
 
 fn bias_of(layer: &Tensors) -> (*const c_void, u32) {
-    layer.bias.map_or((ptr::null(), 0), |(address, dtype)| (pointer(address), dtype_code(dtype)))
+    layer.bias.stored().map_or((ptr::null(), 0), |bias| (pointer(bias.address), dtype_code(bias.dtype)))
 }
 
 fn dtype_code(dtype: DType) -> u32 {

@@ -44,7 +44,7 @@ use gptq_core::backend::{BackendId, Capabilities, OptionSpec, Registration, Reje
 use gptq_core::device::Device;
 use gptq_core::format::Bits;
 use gptq_core::tensor::DType;
-use gptq_cuda::{KernelImage, Matmul};
+use gptq_cuda::{KernelImage, Matmul, arguments};
 
 /// The name of this backend: `exllama_v1`.
 pub const ID: BackendId = BackendId::new("exllama_v1");
@@ -107,18 +107,7 @@ fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
 
 /// Whether the numbers of a layer are ones that the kernels count with.
 fn accepts(_: &Device, layer: &LayerInfo) -> Result<(), Rejection> {
-    for (what, size, most) in [
-        ("in_features", layer.in_features, kernels::MOST_IN_FEATURES),
-        ("out_features", layer.out_features, kernels::MOST_OUT_FEATURES),
-    ] {
-        if size > most {
-            return Err(Rejection::other(
-                format!("the layer's {what} is {size}, and its kernels count to {most}"),
-                "split the module, or choose another backend",
-            ));
-        }
-    }
-    Ok(())
+    arguments::accepts(layer, [kernels::MOST_IN_FEATURES, kernels::MOST_OUT_FEATURES])
 }
 
 #[cfg(test)]

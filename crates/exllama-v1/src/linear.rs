@@ -76,7 +76,7 @@ impl Call<'_> {
 /// Whether a call of so many rows rebuilds the dense matrix.
 pub(crate) fn rebuilds(settings: Settings, layer: &Tensors, rows: usize) -> bool {
     // A bias that f16 does not hold is added in f32, which only the fused kernels do.
-    let exact = layer.bias.is_none() || layer.f16_bias.is_some();
+    let exact = layer.bias.stored().is_none() || layer.bias.in_dtype(DType::F16).is_some();
     let threshold = settings.threshold.unwrap_or_else(|| measured_threshold(layer.shape()));
     exact && threshold > 0 && rows >= threshold
 }
@@ -184,6 +184,7 @@ impl CudaLinear {
         let [k, n] = self.tensors.shape();
         let Operands { x, out, rows, work } = call.operands;
         let used = panel_bytes(panel, k);
+        let bias = self.tensors.bias.in_dtype(DType::F16);
         for (first_column, columns) in pieces(n, panel) {
             // SAFETY: the work has room for a panel: `multiply` has asked.
             unsafe {
@@ -194,7 +195,7 @@ impl CudaLinear {
                 x,
                 w: work,
                 out: out + (first_column * 2) as u64,
-                bias: self.tensors.f16_bias.map(|bias| bias + (first_column * 2) as u64),
+                bias: bias.map(|bias| bias.at_column(first_column).address),
             };
             let workspace = Workspace {
                 address: work + used as u64,

@@ -1,9 +1,7 @@
 //! How the scratch of a context is divided: `temp_state` first, then what a product works in. Pure: no GPU is asked.
 
 use gptq_cuda::Matmul;
-
-/// Parts begin at multiples of this.
-pub(crate) const ALIGNMENT: usize = 256;
+use gptq_cuda::place::ALIGNMENT;
 
 /// Columns of a panel come in multiples of these, the first that leaves any: what tiles of cuBLASLt have, and the least
 /// that the kernel writes.

@@ -3,6 +3,7 @@
 use gptq_core::backend::Rejection;
 use gptq_core::device::Device;
 use gptq_core::tensor::DType;
+use gptq_cuda::Bias;
 
 use crate::REGISTRATION;
 use crate::layout::Tensors;
@@ -14,8 +15,11 @@ fn tensors(bias: Option<DType>, exact_in_f16: bool) -> Tensors {
         qzeros: 256,
         scales: 256,
         sorted_rows: None,
-        bias: bias.map(|dtype| (256, dtype)),
-        f16_bias: (bias.is_some() && exact_in_f16).then_some(256),
+        bias: bias
+            .into_iter()
+            .chain(exact_in_f16.then_some(DType::F16))
+            .map(|dtype| Bias { address: 256, dtype })
+            .collect(),
         in_features: 8192,
         out_features: 28672,
         group_rows: 128,

@@ -10,6 +10,7 @@ use gptq_core::device::{Device, Memory, Stream as _};
 use gptq_core::format::{Bits, Packing, ZeroEncoding};
 use gptq_core::tensor::DType;
 use gptq_core::{Error, QuantLinear, Result};
+use gptq_cuda::place::Planner;
 use gptq_cuda::{
     ComputeCapability, CudaBuffer, CudaStream, CudaVersion, Gpu, KernelImage, Kernels, Matmul, try_calls,
 };
@@ -17,7 +18,7 @@ use gptq_cuda::{
 use crate::dense_rows::DenseRows;
 use crate::kernels::{ArrangeKernels, FamilyKernels, Packed, ProductKernels};
 use crate::linear::{KernelSet, Shared, TileLinear};
-use crate::memory::{LayerPlan, Planner, Tensors, biases};
+use crate::memory::{LayerPlan, Tensors};
 use crate::products::{GpuShape, Product, Variant, dense_from};
 use crate::{DENSE_ROWS, Family, Zeros, x_dtypes};
 
@@ -126,8 +127,8 @@ impl TileBackend {
     ) -> Result<Packed> {
         let mut planner = Planner::default();
         let mut put = |bytes: &[u8]| {
-            let offset = planner.place(bytes.len());
-            self.gpu.upload(bytes, packed, offset).map(|()| offset as u64)
+            let place = planner.place(bytes.len());
+            self.gpu.upload(bytes, packed, place.offset).map(|()| place)
         };
         let qweight = put(layer.qweight().as_bytes())?;
         let qzeros = match self.zeros() {
@@ -135,17 +136,15 @@ impl TileBackend {
             Zeros::BuiltIn => None,
         };
         let scales = put(layer.scales().as_bytes())?;
-        if let (Some(offset), Some(order)) = (plan.order, plan.arrangement.order(layer)) {
-            self.gpu.upload(cast_slice(&order), memory, offset)?;
+        if let (Some(place), Some(order)) = (plan.order, plan.arrangement.order(layer)) {
+            self.gpu.upload(cast_slice(&order), memory, place.offset)?;
         }
-        for ((_, offset), (_, bytes)) in plan.biases.iter().zip(biases(layer)) {
-            self.gpu.upload(&bytes, memory, *offset)?;
-        }
+        plan.bias.contents(layer.bias(), |place, bytes| self.gpu.upload(bytes, memory, place.offset))?;
         let base = packed.address();
         Ok(Packed {
-            qweight: base + qweight,
-            qzeros: qzeros.map_or(0, |offset| base + offset),
-            scales: base + scales,
+            qweight: qweight.address(base),
+            qzeros: qzeros.map_or(0, |place| place.address(base)),
+            scales: scales.address(base),
             groups: layer.info().groups,
         })
     }

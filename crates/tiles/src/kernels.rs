@@ -8,10 +8,10 @@ use gptq_core::Result;
 use gptq_core::format::{Bits, Packing};
 use gptq_core::tensor::DType;
 use gptq_cuda::arguments::{count, pointer};
-use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
+use gptq_cuda::{Bias, CudaStream, Kernel, Kernels, Launch, Params};
 
 use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
-use crate::memory::{Bias, Tensors};
+use crate::memory::Tensors;
 use crate::params::{
     GPTQ_DTYPE_BF16, GPTQ_DTYPE_F16, GPTQ_DTYPE_F32, GPTQ_TILE_ARRANGE_THREADS, GPTQ_TILE_DEQUANTIZE_COLUMNS,
     GPTQ_TILE_DEQUANTIZE_THREADS, GPTQ_TILE_GATHER_THREADS, GPTQ_TILE_GROUPS_THREADS, GPTQ_TILE_ROWS,
@@ -132,7 +132,7 @@ impl ProductKernels {
         let Some((_, kernel)) = self.products.iter().find(|(kind, _)| *kind == product.kind) else {
             return Ok(());
         };
-        let (bias, bias_dtype) = bias_of(layer.bias.as_ref());
+        let (bias, bias_dtype) = bias_of(layer.bias.stored());
         let overlaps = operands.overlapping && self.overlaps;
         let arrangement = &layer.arrangement;
         let params = GptqProductParams {
@@ -331,7 +331,7 @@ impl ArrangeKernels {
     }
 }
 
-fn bias_of(bias: Option<&Bias>) -> (*const c_void, u32) {
+fn bias_of(bias: Option<Bias>) -> (*const c_void, u32) {
     bias.map_or((ptr::null(), 0), |bias| (pointer(bias.address), dtype_code(bias.dtype)))
 }
 

@@ -9,12 +9,14 @@ use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{Error, LayerInfo, Result};
 use gptq_cuda::panels::{Job, Room, pieces};
+use gptq_cuda::place::ALIGNMENT;
 use gptq_cuda::{
-    CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address, address_mut,
+    Bias, CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address,
+    address_mut,
 };
 
 use crate::kernels::{Operands, PANEL_COLUMNS, Panel, ProductKernels};
-use crate::memory::{ALIGNMENT, Bias, Tensors};
+use crate::memory::Tensors;
 use crate::products::{GpuShape, Kind, MOST_COUNTERS, MOST_ROWS, Product, Variant};
 
 /// Bytes of the counters of blocks, at the start of the scratch.
@@ -116,9 +118,9 @@ impl TileLinear {
     }
 
     fn run(&self, call: &Call<'_>) -> Result<()> {
-        let bias = self.tensors.bias_in(call.kernels.dtype());
+        let bias = self.tensors.bias.in_dtype(call.kernels.dtype());
         // A bias that the type of x does not hold is added to sums in f32, which products of cuBLASLt do not show.
-        let rounds_bias = self.tensors.bias.is_some() && bias.is_none();
+        let rounds_bias = self.tensors.bias.stored().is_some() && bias.is_none();
         let panel = match call.rows >= self.dense_from && !rounds_bias {
             true => self.job(call.rows).panel(call.room.for_panel()),
             false => None,
@@ -210,7 +212,7 @@ impl TileLinear {
                 x: call.x,
                 w: panel.out,
                 out: call.out + (first_column * 2) as u64,
-                bias: bias.map(|bias| bias.address + (first_column * bias.dtype.size_bytes()) as u64),
+                bias: bias.map(|bias| bias.at_column(first_column).address),
             };
             let workspace = Workspace {
                 address: call.scratch + panel_bytes as u64,

@@ -7,10 +7,11 @@ use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome
 use gptq_core::device::{Device, Memory, Stream as _};
 use gptq_core::format::{Bits, Packing, ZeroEncoding};
 use gptq_core::{Error, QuantLinear, Result};
+use gptq_cuda::place::Planner;
 use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul, try_calls};
 
 use super::kernels::{FormatKernels, SortKernel};
-use super::layout::{LayerPlan, Planner, Tensors};
+use super::layout::{LayerPlan, Tensors};
 use super::linear::{CudaLinear, KernelSet, Shared, measured_dense_from};
 use super::{EMBEDDED, FAMILY, x_dtypes};
 use crate::{DENSE_ROWS, ID, ISA, SORTED_COPY, refuse};

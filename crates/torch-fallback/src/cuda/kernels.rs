@@ -11,9 +11,9 @@ use gptq_core::Result;
 use gptq_core::format::{Bits, Packing};
 use gptq_core::tensor::DType;
 use gptq_cuda::arguments::{blocks, count, pointer};
-use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
+use gptq_cuda::{Bias, CudaStream, Kernel, Kernels, Launch, Params};
 
-use super::layout::{Bias, Tensors};
+use super::layout::Tensors;
 use super::params::{
     GPTQ_DEQUANTIZE_BLOCKS_THREADS, GPTQ_DEQUANTIZE_DOT_COLUMNS, GPTQ_DEQUANTIZE_DOT_MOST_ROWS,
     GPTQ_DEQUANTIZE_DOT_THREADS, GPTQ_DEQUANTIZE_GATHER_THREADS, GPTQ_DEQUANTIZE_ROWS_COLUMNS,
@@ -132,7 +132,7 @@ impl FormatKernels {
     /// of the type of these kernels, aligned to it, and, with more splits than one, room for f32 `[splits, rows, N]`.
     /// Nothing else uses them but in the order of `stream`.
     pub(crate) unsafe fn dot(&self, stream: &CudaStream, layer: &Tensors, call: &Dot) -> Result<()> {
-        let (bias, bias_dtype) = bias_of(layer.bias.as_ref());
+        let (bias, bias_dtype) = bias_of(layer.bias.stored());
         let params = GptqDequantizeDotParams {
             qweight: pointer(layer.qweight),
             qzeros: pointer(layer.qzeros),
@@ -214,8 +214,8 @@ impl FormatKernels {
     /// `sums.partial` holds f32 `[splits, rows, columns]`, and `sums.out` has room for `[rows, columns]` of the type of
     /// these kernels with its stride, on the layer's GPU. Nothing else uses them but in the order of `stream`.
     pub(crate) unsafe fn sum(&self, stream: &CudaStream, layer: &Tensors, sums: &Sums) -> Result<()> {
-        let of_columns = layer.bias.as_ref().map(|bias| bias.at_column(sums.first_column));
-        let (bias, bias_dtype) = bias_of(of_columns.as_ref());
+        let of_columns = layer.bias.stored().map(|bias| bias.at_column(sums.first_column));
+        let (bias, bias_dtype) = bias_of(of_columns);
         let params = GptqDequantizeSumParams {
             partial: pointer(sums.partial),
             bias,
@@ -317,7 +317,7 @@ fn format_name(bits: Bits, packing: Packing) -> String {
     format!("b{}{}", bits.get(), if planar { "p" } else { "" })
 }
 
-fn bias_of(bias: Option<&Bias>) -> (*const c_void, u32) {
+fn bias_of(bias: Option<Bias>) -> (*const c_void, u32) {
     bias.map_or((ptr::null(), 0), |bias| (pointer(bias.address), dtype_code(bias.dtype)))
 }
 

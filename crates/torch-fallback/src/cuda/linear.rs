@@ -9,12 +9,13 @@ use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{LayerInfo, Result};
 use gptq_cuda::panels::{Job, MOST_SCRATCH_BYTES, PanelSize, Room, WORKSPACE_BYTES, pieces};
+use gptq_cuda::place::ALIGNMENT;
 use gptq_cuda::{
     CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address, address_mut,
 };
 
 use super::kernels::{Dot, FormatKernels, MOST_DOT_ROWS, Panel, Sums, splits};
-use super::layout::{ALIGNMENT, Tensors};
+use super::layout::Tensors;
 
 /// Rows of x that are gathered for fused products at a time, and up to which these are faster than a dense matrix, in pieces
 /// of [`MOST_DOT_ROWS`].
@@ -160,7 +161,7 @@ impl CudaLinear {
     /// rows that are not aligned to 16 bytes, of which cuBLASLt rounds the sums to 16 bits before it adds it.
     fn rounds_bias_apart(&self, dtype: DType) -> bool {
         let is_aligned = dtype == DType::F32 || self.tensors.out_features.is_multiple_of(ALIGNED_COLUMNS);
-        self.tensors.bias.is_some() && (self.tensors.bias_in(dtype).is_none() || !is_aligned)
+        self.tensors.bias.stored().is_some() && (self.tensors.bias.in_dtype(dtype).is_none() || !is_aligned)
     }
 
     fn run(&self, call: &Call<'_>) -> Result<()> {
@@ -210,7 +211,7 @@ impl CudaLinear {
     fn dense(&self, call: &Call<'_>, size: PanelSize) -> Result<()> {
         let (k, n) = (self.tensors.in_features, self.tensors.out_features);
         let element = call.dtype.size_bytes();
-        let bias = self.tensors.bias_in(call.dtype);
+        let bias = self.tensors.bias.in_dtype(call.dtype);
         let most_rows = if call.dtype == DType::F32 { F32_ROWS } else { k };
         for (first_column, columns) in pieces(n, size.columns) {
             let panel = Panel { out: call.scratch, first_column, columns, stride: size.stride() };

@@ -18,7 +18,7 @@ mod params;
 use gptq_core::LayerInfo;
 use gptq_core::backend::{Capabilities, Rejection, Speed};
 use gptq_core::tensor::DType;
-use gptq_cuda::{ComputeCapability, KernelImage, Matmul};
+use gptq_cuda::{ComputeCapability, KernelImage, Matmul, arguments};
 
 pub(crate) use backend::CudaBackend;
 
@@ -56,18 +56,7 @@ fn x_dtypes(gpu: ComputeCapability) -> &'static [DType] {
 
 /// Whether the numbers of a layer are ones that the kernels count with.
 pub(crate) fn accepts(layer: &LayerInfo) -> Result<(), Rejection> {
-    for (what, size, most) in [
-        ("in_features", layer.in_features, kernels::MOST_IN_FEATURES),
-        ("out_features", layer.out_features, kernels::MOST_OUT_FEATURES),
-    ] {
-        if size > most {
-            return Err(Rejection::other(
-                format!("the layer's {what} is {size}, and its kernels count to {most}"),
-                "split the module, or choose another backend",
-            ));
-        }
-    }
-    Ok(())
+    arguments::accepts(layer, [kernels::MOST_IN_FEATURES, kernels::MOST_OUT_FEATURES])
 }
 
 #[cfg(test)]
