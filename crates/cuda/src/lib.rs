@@ -53,6 +53,7 @@
 pub mod arguments;
 mod bias;
 mod buffer;
+mod dense_rows;
 mod driver;
 mod event;
 mod gpu;
@@ -70,6 +71,7 @@ mod trial;
 
 pub use bias::{Bias, BiasPlan, Biases};
 pub use buffer::{CudaBuffer, address, address_mut};
+pub use dense_rows::DenseRows;
 pub use driver::{ComputeCapability, CudaVersion, DeviceInfo, MINIMUM_DRIVER, devices, probe};
 pub use event::CudaEvent;
 pub use gpu::Gpu;

@@ -12,10 +12,10 @@ use gptq_core::tensor::DType;
 use gptq_core::{Error, QuantLinear, Result};
 use gptq_cuda::place::Planner;
 use gptq_cuda::{
-    ComputeCapability, CudaBuffer, CudaStream, CudaVersion, Gpu, KernelImage, Kernels, Matmul, try_calls,
+    ComputeCapability, CudaBuffer, CudaStream, CudaVersion, DenseRows, Gpu, KernelImage, Kernels, Matmul,
+    try_calls,
 };
 
-use crate::dense_rows::DenseRows;
 use crate::kernels::{ArrangeKernels, FamilyKernels, Packed, ProductKernels};
 use crate::linear::{KernelSet, Shared, TileLinear};
 use crate::memory::{LayerPlan, Tensors};
@@ -61,10 +61,7 @@ impl TileBackend {
         let gpu = Gpu::open(*ordinal).map_err(refused)?;
         let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
         let matmul = Matmul::open(&gpu).map_err(refused)?;
-        let dense_rows = options.read::<String>(family.id, DENSE_ROWS)?;
-        let dense_rows = dense_rows.map(|text| text.parse()).transpose().map_err(|problem: &str| {
-            Error::Option { key: format!("{}.{DENSE_ROWS}", family.id), problem: problem.into() }
-        })?;
+        let dense_rows = DenseRows::read(options, family.id, DENSE_ROWS)?;
         let kernels = FamilyKernels { family, kernels };
         Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), dense_rows, scratch_bytes: 0 }))
     }
@@ -217,7 +214,9 @@ impl Backend for TileBackend {
             linears.push(TileLinear {
                 info: layer,
                 dense_from: match &self.dense_rows {
-                    Some(rows) => rows.of(tensors.arrangement.in_features, tensors.arrangement.out_features),
+                    Some(rows) => rows
+                        .of(tensors.arrangement.in_features, tensors.arrangement.out_features)
+                        .unwrap_or(usize::MAX),
                     None => dense_from(&tensors.arrangement, &products),
                 },
                 tensors,

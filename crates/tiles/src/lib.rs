@@ -33,7 +33,6 @@
 //! - **Equal calls give equal bits.** Sums of warps and blocks are added in order; nothing is added atomically.
 
 mod backend;
-mod dense_rows;
 mod kernels;
 pub mod layout;
 mod linear;

@@ -116,8 +116,8 @@ const OPTIONS: [OptionSpec; 3] = [
     },
     OptionSpec {
         name: DENSE_ROWS,
-        help: "on a GPU: rows of x from which the dense matrix is written and multiplied by cuBLASLt, 0 for never; by \
-               default where that was measured to be faster",
+        help: "on a GPU: rows of x from which the dense matrix is written and multiplied by cuBLASLt, 0 for never; or \
+               for layers by size: 4096x4096:8,8192x28672:5; by default where that was measured to be faster",
     },
 ];
 

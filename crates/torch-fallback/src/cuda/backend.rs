@@ -8,7 +8,7 @@ use gptq_core::device::{Device, Memory, Stream as _};
 use gptq_core::format::{Bits, Packing, ZeroEncoding};
 use gptq_core::{Error, QuantLinear, Result};
 use gptq_cuda::place::Planner;
-use gptq_cuda::{CudaBuffer, CudaStream, Gpu, KernelImage, Kernels, Matmul, try_calls};
+use gptq_cuda::{CudaBuffer, CudaStream, DenseRows, Gpu, KernelImage, Kernels, Matmul, try_calls};
 
 use super::kernels::{FormatKernels, SortKernel};
 use super::layout::{LayerPlan, Tensors};
@@ -23,7 +23,7 @@ pub(crate) struct CudaBackend {
     /// Taken by the layers in step 2.
     matmul: Option<Matmul>,
     /// What the option says.
-    dense_rows: Option<usize>,
+    dense_rows: Option<DenseRows>,
     scratch_bytes: usize,
 }
 
@@ -35,7 +35,7 @@ impl CudaBackend {
             rejection: Box::new(rejection),
         };
         refuse(options, &[ISA, SORTED_COPY], &Device::Cuda(ordinal))?;
-        let dense_rows = options.read(ID, DENSE_ROWS)?;
+        let dense_rows = DenseRows::read(options, ID, DENSE_ROWS)?;
         let image = KernelImage::find(FAMILY, EMBEDDED).map_err(refused)?;
         let gpu = Gpu::open(ordinal).map_err(refused)?;
         let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
@@ -142,9 +142,8 @@ impl Backend for CudaBackend {
             .into_iter()
             .map(|(id, tensors, info, kernels, resident_bytes)| {
                 let shared = Arc::clone(&shared);
-                let dense_from = match self.dense_rows {
-                    Some(0) => None,
-                    Some(rows) => Some(rows),
+                let dense_from = match &self.dense_rows {
+                    Some(rows) => rows.of(tensors.in_features, tensors.out_features),
                     None => Some(measured_dense_from(&tensors)),
                 };
                 (id, CudaLinear { info, tensors, dense_from, kernels, shared, resident_bytes })
