@@ -9,53 +9,62 @@
 
 namespace gptq {
 
-/// A head, normed where there is a norm, turned where `cosines` is not null, and stored.
+/// HeadPairs of elements that a lane of `turn` has: one, and the one half a head behind it.
+constexpr uint32_t kPairsOfLane = GPTQ_DECODER_MOST_WIDTH / 2 / kWarp;
+
+struct HeadPairs {
+    float low[kPairsOfLane], high[kPairsOfLane];
+};
+
+/// `low` and `high` of every pair of this lane, of as many as half a head has.
 template <class T>
-GPTQ_DEVICE void turn_head(const T* from, const T* weight, const float* cosines, const float* sines, T* to, uint32_t width,
-                           float eps) {
-    const uint32_t half = width / 2;
-    float factor = 1.0f;
-    if (weight != nullptr) {
-        float square = 0.0f;
-        for (uint32_t i = threadIdx.x; i < width; i += kWarp) square = fmaf(to_float(from[i]), to_float(from[i]), square);
-        factor = 1.0f / sqrtf(sum_of_warp(square) / float(width) + eps);
-    }
-    const auto read = [&](uint32_t i) {
-        const float value = to_float(from[i]);
-        return weight == nullptr ? value : value * factor * to_float(weight[i]);
-    };
-    for (uint32_t i = threadIdx.x; i < half; i += kWarp) {
-        const float low = read(i), high = read(i + half);
-        const float cosine = cosines == nullptr ? 1.0f : cosines[i], sine = cosines == nullptr ? 0.0f : sines[i];
-        round_to(low * cosine - high * sine, to[i]);
-        round_to(low * sine + high * cosine, to[i + half]);
+GPTQ_DEVICE void read_pairs(const T* low, const T* high, uint32_t half, HeadPairs& pairs) {
+#pragma unroll
+    for (uint32_t u = 0; u < kPairsOfLane; u++) {
+        const uint32_t i = threadIdx.x + u * kWarp;
+        pairs.low[u] = i < half ? to_float(low[i]) : 0.0f;
+        pairs.high[u] = i < half ? to_float(high[i]) : 0.0f;
     }
 }
 
 template <class T>
 GPTQ_DEVICE void turn(const GptqDecoderTurnParams& p) {
-    let_next_kernel_begin();
-    wait_for_earlier_kernels();
-    // Whoever writes the position has looked whether there is room.
-    const uint32_t position = smaller(*p.position, p.capacity - 1);
-    const float* const cosines = p.cosines + size_t(position) * (p.width / 2);
-    const float* const sines = p.sines + size_t(position) * (p.width / 2);
-    const uint32_t head = blockIdx.x;
+    const uint32_t head = blockIdx.x, half = p.width / 2;
+    const bool is_query = head < p.heads, is_value = head >= p.heads + p.groups;
+    const uint32_t group = is_query ? 0 : (head - p.heads) % p.groups;
+    const T* const norm = static_cast<const T*>(is_value ? nullptr : is_query ? p.q_norm : p.k_norm);
     const auto at = [&](const void* from, uint32_t index) { return static_cast<const T*>(from) + size_t(index) * p.width; };
-    const auto in_cache = [&](void* cache, uint32_t group) {
-        return static_cast<T*>(cache) + (size_t(group) * p.capacity + position) * p.width;
-    };
-    if (head < p.heads) {
-        T* const to = static_cast<T*>(p.turned) + size_t(head) * p.width;
-        turn_head(at(p.q, head), static_cast<const T*>(p.q_norm), cosines, sines, to, p.width, p.eps);
-    } else if (head < p.heads + p.groups) {
-        const uint32_t group = head - p.heads;
-        turn_head(at(p.k, group), static_cast<const T*>(p.k_norm), cosines, sines, in_cache(p.keys, group), p.width, p.eps);
-    } else {
-        const uint32_t group = head - p.heads - p.groups;
-        const T* const none = nullptr;
-        const float* const no_angles = nullptr;
-        turn_head(at(p.v, group), none, no_angles, no_angles, in_cache(p.values, group), p.width, p.eps);
+    const T* const from = is_query ? at(p.q, head) : at(is_value ? p.v : p.k, group);
+    let_next_kernel_begin();
+    // What no kernel writes: where the token is, angles, and the weights of norms. Whoever writes the position has looked
+    // whether there is room.
+    const uint32_t position = smaller(*p.position, p.capacity - 1);
+    HeadPairs angles, weights, x;
+    if (!is_value) read_pairs(p.cosines + size_t(position) * half, p.sines + size_t(position) * half, half, angles);
+    if (norm != nullptr) read_pairs(norm, norm + half, half, weights);
+    wait_for_earlier_kernels();
+
+    read_pairs(from, from + half, half, x);
+    if (norm != nullptr) {
+        float square = 0.0f;
+#pragma unroll
+        for (uint32_t u = 0; u < kPairsOfLane; u++) square = fmaf(x.low[u], x.low[u], fmaf(x.high[u], x.high[u], square));
+        const float factor = 1.0f / sqrtf(sum_of_warp(square) / float(p.width) + p.eps);
+#pragma unroll
+        for (uint32_t u = 0; u < kPairsOfLane; u++) {
+            x.low[u] = x.low[u] * factor * weights.low[u];
+            x.high[u] = x.high[u] * factor * weights.high[u];
+        }
+    }
+    T* const to = is_query ? static_cast<T*>(p.turned) + size_t(head) * p.width
+                           : static_cast<T*>(is_value ? p.values : p.keys) + (size_t(group) * p.capacity + position) * p.width;
+#pragma unroll
+    for (uint32_t u = 0; u < kPairsOfLane; u++) {
+        const uint32_t i = threadIdx.x + u * kWarp;
+        if (i >= half) continue;
+        const float cosine = is_value ? 1.0f : angles.low[u], sine = is_value ? 0.0f : angles.high[u];
+        round_to(x.low[u] * cosine - x.high[u] * sine, to[i]);
+        round_to(x.low[u] * sine + x.high[u] * cosine, to[i + half]);
     }
 }
 
@@ -153,8 +162,8 @@ GPTQ_DEVICE void attend(const GptqDecoderAttendParams& p) {
     GPTQ_SHARED(uint32_t, earlier, 1);
     const uint32_t lanes = p.width / E, lane = threadIdx.x % lanes, slot = threadIdx.x / lanes;
     let_next_kernel_begin();
-    wait_for_earlier_kernels();
     const uint32_t seen_end = smaller(*p.position, p.capacity - 1) + 1;
+    wait_for_earlier_kernels();
     const uint32_t seen = p.window == 0 ? seen_end : smaller(p.window, seen_end);
     const uint32_t share = (seen + p.splits - 1) / p.splits;
     const uint32_t first = seen_end - seen + smaller(share * blockIdx.y, seen), end = smaller(first + share, seen_end);

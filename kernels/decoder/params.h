@@ -38,7 +38,7 @@ struct GptqDecoderNormParams {
     void* x;
     /* T [rows, width], or null: then x stays as it is. */
     const void* delta;
-    /* T [width]. */
+    /* T [width]. No kernel writes it. */
     const void* weight;
     /* T [rows, width]. */
     void* out;
@@ -49,7 +49,7 @@ struct GptqDecoderNormParams {
 static_assert(sizeof(struct GptqDecoderNormParams) == 40, "Rust's copy of the struct has 40 bytes");
 
 /* gptq_decoder_turn_<type>: norms the heads of queries and keys where there are norms, turns them as their position says, and
- * puts keys and values into the cache. Grid: x = heads + 2 groups. */
+ * puts keys and values into the cache. No kernel writes norms, angles and the position. Grid: x = heads + 2 groups. */
 struct GptqDecoderTurnParams {
     /* T [heads, width]. */
     const void* q;
@@ -71,7 +71,7 @@ struct GptqDecoderTurnParams {
     void* values;
     uint32_t heads;
     uint32_t groups;
-    /* Even. */
+    /* Even, at most GPTQ_DECODER_MOST_WIDTH. */
     uint32_t width;
     uint32_t capacity;
     float eps;
@@ -80,7 +80,8 @@ struct GptqDecoderTurnParams {
 static_assert(sizeof(struct GptqDecoderTurnParams) == 112, "Rust's copy of the struct has 112 bytes");
 
 /* gptq_decoder_attend_<type>: attention of one query of each head to the keys in the cache, up to its own position. Grid:
- * x = heads, y = splits: blocks in y share the keys. Sums are added in an order that does not depend on time. */
+ * x = heads, y = splits: blocks in y share the keys. Sums are added in an order that does not depend on time. No kernel writes
+ * the position. */
 struct GptqDecoderAttendParams {
     /* T [heads, width]. */
     const void* q;

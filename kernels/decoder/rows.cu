@@ -3,40 +3,74 @@
 
 namespace gptq {
 
+/// Pieces of a row that a thread holds. Those of a wider row it reads again.
+constexpr uint32_t kHeldPieces = 4;
+
+/// Piece `at` of x with what comes to it, as it is kept; gives its sum of squares.
+template <class T>
+GPTQ_DEVICE float add_delta(const GptqDecoderNormParams& p, size_t at, float (&x)[kPiece<T>], float square) {
+    read_piece<T>(p.x, at, x);
+    if (p.delta != nullptr) {
+        float delta[kPiece<T>];
+        read_piece<T>(p.delta, at, delta);
+#pragma unroll
+        for (uint32_t e = 0; e < kPiece<T>; e++) {
+            // What is normed is what is kept.
+            T kept;
+            round_to(x[e] + delta[e], kept);
+            x[e] = to_float(kept);
+        }
+        write_piece<T>(p.x, at, x);
+    }
+#pragma unroll
+    for (uint32_t e = 0; e < kPiece<T>; e++) square = fmaf(x[e], x[e], square);
+    return square;
+}
+
+template <class T>
+GPTQ_DEVICE void write_normed(const GptqDecoderNormParams& p, size_t at, float (&x)[kPiece<T>], float factor, uint4 weights) {
+    float weight[kPiece<T>];
+    unpack(weights, weight, T{});
+#pragma unroll
+    for (uint32_t e = 0; e < kPiece<T>; e++) x[e] = x[e] * factor * weight[e];
+    write_piece<T>(p.out, at, x);
+}
+
 template <class T>
 GPTQ_DEVICE void norm(const GptqDecoderNormParams& p) {
     const uint32_t pieces = p.width / kPiece<T>;
     const size_t row = size_t(blockIdx.x) * pieces;
+    const auto load_weights = [&](uint32_t i) { return load_global(static_cast<const char*>(p.weight) + 16 * size_t(i)); };
     let_next_kernel_begin();
+    // Weights are what no kernel writes.
+    uint4 weights[kHeldPieces];
+#pragma unroll
+    for (uint32_t h = 0; h < kHeldPieces; h++) {
+        const uint32_t i = threadIdx.x + h * blockDim.x;
+        if (i < pieces) weights[h] = load_weights(i);
+    }
     wait_for_earlier_kernels();
-    float square = 0.0f;
-    for (uint32_t i = threadIdx.x; i < pieces; i += blockDim.x) {
+    float held[kHeldPieces][kPiece<T>], square = 0.0f;
+#pragma unroll
+    for (uint32_t h = 0; h < kHeldPieces; h++) {
+        const uint32_t i = threadIdx.x + h * blockDim.x;
+        if (i < pieces) square = add_delta<T>(p, row + i, held[h], square);
+    }
+    for (uint32_t i = threadIdx.x + kHeldPieces * blockDim.x; i < pieces; i += blockDim.x) {
         float x[kPiece<T>];
-        read_piece<T>(p.x, row + i, x);
-        if (p.delta != nullptr) {
-            float delta[kPiece<T>];
-            read_piece<T>(p.delta, row + i, delta);
-#pragma unroll
-            for (uint32_t e = 0; e < kPiece<T>; e++) {
-                // What is normed is what is kept.
-                T kept;
-                round_to(x[e] + delta[e], kept);
-                x[e] = to_float(kept);
-            }
-            write_piece<T>(p.x, row + i, x);
-        }
-#pragma unroll
-        for (uint32_t e = 0; e < kPiece<T>; e++) square = fmaf(x[e], x[e], square);
+        square = add_delta<T>(p, row + i, x, square);
     }
     const float factor = 1.0f / sqrtf(sum_of_block(square) / float(p.width) + p.eps);
-    // Each thread reads again what it wrote itself.
-    for (uint32_t i = threadIdx.x; i < pieces; i += blockDim.x) {
-        float x[kPiece<T>], weight[kPiece<T>];
-        read_piece<T>(p.x, row + i, x);
-        read_piece<T>(p.weight, i, weight);
 #pragma unroll
-        for (uint32_t e = 0; e < kPiece<T>; e++) x[e] = x[e] * factor * weight[e];
-        write_piece<T>(p.out, row + i, x);
+    for (uint32_t h = 0; h < kHeldPieces; h++) {
+        const uint32_t i = threadIdx.x + h * blockDim.x;
+        if (i < pieces) write_normed<T>(p, row + i, held[h], factor, weights[h]);
+    }
+    for (uint32_t i = threadIdx.x + kHeldPieces * blockDim.x; i < pieces; i += blockDim.x) {
+        // The thread wrote it itself.
+        float x[kPiece<T>];
+        read_piece<T>(p.x, row + i, x);
+        write_normed<T>(p, row + i, x, factor, load_weights(i));
     }
 }
 

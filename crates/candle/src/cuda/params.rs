@@ -42,7 +42,7 @@ pub struct GptqDecoderNormParams {
     pub x: *mut ::core::ffi::c_void,
     #[doc = " T [rows, width], or null: then x stays as it is."]
     pub delta: *const ::core::ffi::c_void,
-    #[doc = " T [width]."]
+    #[doc = " T [width]. No kernel writes it."]
     pub weight: *const ::core::ffi::c_void,
     #[doc = " T [rows, width]."]
     pub out: *mut ::core::ffi::c_void,
@@ -66,7 +66,7 @@ const _: () = {
     ["Offset of field: GptqDecoderNormParams::eps"]
         [::core::mem::offset_of!(GptqDecoderNormParams, eps) - 36usize];
 };
-#[doc = " gptq_decoder_turn_<type>: norms the heads of queries and keys where there are norms, turns them as their position says, and\n puts keys and values into the cache. Grid: x = heads + 2 groups."]
+#[doc = " gptq_decoder_turn_<type>: norms the heads of queries and keys where there are norms, turns them as their position says, and\n puts keys and values into the cache. No kernel writes norms, angles and the position. Grid: x = heads + 2 groups."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GptqDecoderTurnParams {
@@ -90,7 +90,7 @@ pub struct GptqDecoderTurnParams {
     pub values: *mut ::core::ffi::c_void,
     pub heads: u32,
     pub groups: u32,
-    #[doc = " Even."]
+    #[doc = " Even, at most GPTQ_DECODER_MOST_WIDTH."]
     pub width: u32,
     pub capacity: u32,
     pub eps: f32,
@@ -133,7 +133,7 @@ const _: () = {
     ["Offset of field: GptqDecoderTurnParams::reserved"]
         [::core::mem::offset_of!(GptqDecoderTurnParams, reserved) - 108usize];
 };
-#[doc = " gptq_decoder_attend_<type>: attention of one query of each head to the keys in the cache, up to its own position. Grid:\n x = heads, y = splits: blocks in y share the keys. Sums are added in an order that does not depend on time."]
+#[doc = " gptq_decoder_attend_<type>: attention of one query of each head to the keys in the cache, up to its own position. Grid:\n x = heads, y = splits: blocks in y share the keys. Sums are added in an order that does not depend on time. No kernel writes\n the position."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct GptqDecoderAttendParams {

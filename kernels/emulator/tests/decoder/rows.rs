@@ -88,7 +88,7 @@ fn a_token_gets_its_row_and_a_wrong_one_reads_nothing_outside() {
 #[test]
 fn a_norm_adds_first_and_keeps_the_sum() {
     for dtype in DType::ALL {
-        for (width, rows, with_delta) in [(64, 1, false), (256, 3, true), (4096, 1, true), (2056, 2, true)] {
+        for (width, rows, with_delta) in [(64, 1, false), (256, 3, true), (4096, 1, true), (8200, 2, true)] {
             let case = format!("[{rows}, {width}], delta {with_delta}");
             let (x, delta) = (noise(rows * width, 1), noise(rows * width, 2));
             let weight = noise(width, 3);
