@@ -13,7 +13,7 @@ use crate::model::{backend, device, dtype, how, load};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Backends, as `gptq` names them.
-    #[arg(long, value_delimiter = ',', default_value = "torch,exllama_v2,exllama_v1", value_parser = backend)]
+    #[arg(long, value_delimiter = ',', default_value = "torch,marlin,exllama_v2,exllama_v1", value_parser = backend)]
     backends: Vec<BACKEND>,
     /// Types of activations.
     #[arg(long, value_delimiter = ',', default_value = "f32,f16,bf16", value_parser = dtype)]

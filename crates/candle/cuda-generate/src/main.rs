@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 // The backends of this program. One that only Cargo.toml names is not linked.
 use gptq_exllama_v1 as _;
 use gptq_exllama_v2 as _;
+use gptq_marlin as _;
 use gptq_torch_fallback as _;
 
 /// Any failure. Its text says what to do.
