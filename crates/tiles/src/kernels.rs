@@ -71,8 +71,9 @@ pub(crate) struct Operands {
     /// divided.
     pub(crate) arrived: u64,
     pub(crate) partial: u64,
-    /// Whether the kernel before may still run when this one begins.
+    /// Whether the kernel before may still run when this one begins, and the shared memory of a block where it may.
     pub(crate) overlapping: bool,
+    pub(crate) overlapping_shared_bytes: usize,
     /// Whether weights are asked for ahead of x where it may not.
     pub(crate) weights_first: bool,
 }
@@ -161,8 +162,8 @@ impl ProductKernels {
         };
         let [columns, parts] = product.grid();
         let grid = [count(columns), count(parts), 1];
-        let mut launch =
-            Launch::new(grid, [count(product.threads), 1, 1]).shared_bytes(count(product.shared_bytes));
+        let shared_bytes = if overlaps { operands.overlapping_shared_bytes } else { product.shared_bytes };
+        let mut launch = Launch::new(grid, [count(product.threads), 1, 1]).shared_bytes(count(shared_bytes));
         if overlaps {
             launch = launch.overlapping_previous();
         }

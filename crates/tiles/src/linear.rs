@@ -191,6 +191,7 @@ impl TileLinear {
             arrived: call.scratch,
             partial: call.scratch + ARRIVED_BYTES as u64,
             overlapping: gathers || is_few || (is_tile && rows <= MOST_OVERLAPPING_ROWS),
+            overlapping_shared_bytes: product.overlapping_shared_bytes(self.gpu_shape),
             weights_first: product.reads_weights_first(self.gpu_shape),
         };
         // SAFETY: `forward` has checked x and out, and `product` that the scratch holds what a divided K needs.

@@ -29,6 +29,10 @@ const LONG_TILES: usize = 256;
 const MEDIUM_TILES: usize = 64;
 /// Threads that a multiprocessor has registers for, of the few.
 const MOST_THREADS_AT_ONCE: usize = 1280;
+/// Blocks of the few on a multiprocessor from which on nobody counts them: registers leave no room for more.
+const MOST_SHARE: usize = 4;
+/// Shared memory is given to blocks in units of so many bytes.
+const SHARED_UNIT: usize = 128;
 /// Threads of a warp.
 const WARP: usize = 32;
 
@@ -303,6 +307,21 @@ impl Product {
         self.column_blocks * self.threads > MOST_THREADS_AT_ONCE * gpu.multiprocessors
     }
 
+    /// Dynamic shared memory to ask for where launches overlap: of the few, so much that a multiprocessor has no room for
+    /// more blocks than it gets where they are spread evenly.
+    ///
+    /// Blocks that begin early take what room there is, and what is left of them crowds on the multiprocessors that are done
+    /// first: with room for four, at most four share one, where three on each would have been enough.
+    pub fn overlapping_shared_bytes(&self, gpu: GpuShape) -> usize {
+        let share = self.column_blocks.div_ceil(gpu.multiprocessors.max(1));
+        if !matches!(self.kind, Kind::Few { .. }) || share > MOST_SHARE {
+            return self.shared_bytes;
+        }
+        // What a multiprocessor has is what one block can have and a little more, some of it for each block.
+        let too_much = (gpu.shared_bytes / (share + 1)).next_multiple_of(SHARED_UNIT);
+        self.shared_bytes.max(too_much.min(gpu.shared_bytes))
+    }
+
     /// The grid of the launch.
     pub fn grid(&self) -> [usize; 2] {
         match self.kind {
@@ -532,6 +551,29 @@ mod tests {
                 let waves = blocks.div_ceil(H100.multiprocessors);
                 let idle = waves * H100.multiprocessors - blocks;
                 assert!(waves <= 2 && idle * 4 <= waves * H100.multiprocessors, "{k} x {n}: {product:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn overlapping_blocks_of_a_few_rows_have_room_for_an_even_share_and_no_more() {
+        for (k, n) in
+            [(4096, 4096), (4096, 11008), (4096, 14336), (11008, 4096), (8192, 28672), (28672, 8192)]
+        {
+            let layer = layer(Bits::FOUR, k, n, 128);
+            for product in Product::of_layer(&layer, Variant::of(&layer, true, Zeros::Stored), H100) {
+                let bytes = product.overlapping_shared_bytes(H100);
+                let share = product.column_blocks.div_ceil(H100.multiprocessors);
+                assert!(product.shared_bytes <= bytes && bytes <= H100.shared_bytes, "{product:?}: {bytes}");
+                if matches!(product.kind, Kind::Few { .. }) && share <= MOST_SHARE {
+                    // 228 KB on a multiprocessor, of which each block takes 1 KB for itself.
+                    let blocks = 228 * 1024 / (bytes + 1024);
+                    assert!(blocks <= share, "{product:?}: {bytes} bytes leave room for {blocks} of {share}");
+                    let needed = 228 * 1024 / (product.shared_bytes + 1024);
+                    assert_eq!(blocks, share.min(needed), "{product:?}: {bytes}");
+                } else {
+                    assert_eq!(bytes, product.shared_bytes, "{product:?}");
+                }
             }
         }
     }
