@@ -90,9 +90,17 @@ impl TileLinear {
     /// The product of this layer as panels are planned for it.
     pub(crate) fn job(&self, m: usize) -> Job {
         let [k, n] = self.shape();
-        let multiprocessors = self.shared.gpu.info().multiprocessors as usize;
-        // f16 for bf16 as well: both have two bytes.
-        Job { m, k, n, dtype: DType::F16, multiprocessors, column_units: &COLUMN_UNITS }
+        let info = self.shared.gpu.info();
+        Job {
+            m,
+            k,
+            n,
+            // f16 for bf16 as well: both have two bytes.
+            dtype: DType::F16,
+            multiprocessors: info.multiprocessors as usize,
+            memory_bytes: info.memory_bytes,
+            column_units: &COLUMN_UNITS,
+        }
     }
 
     /// Scratch with which every call runs in as few launches as it may.

@@ -8,7 +8,7 @@ use gptq_core::device::{Context, Device, DeviceBuffer as _};
 use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{LayerInfo, Result};
-use gptq_cuda::panels::{Job, MOST_SCRATCH_BYTES, PanelSize, Room, WORKSPACE_BYTES, pieces};
+use gptq_cuda::panels::{Job, PanelSize, Room, WORKSPACE_BYTES, pieces};
 use gptq_cuda::place::ALIGNMENT;
 use gptq_cuda::{
     CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address, address_mut,
@@ -114,6 +114,7 @@ impl CudaLinear {
             n: self.tensors.out_features,
             dtype,
             multiprocessors,
+            memory_bytes: self.shared.gpu.info().memory_bytes,
             column_units: &COLUMN_UNITS,
         }
     }
@@ -124,11 +125,12 @@ impl CudaLinear {
         let of_job = |dtype: &DType| {
             // Sums in f32 that wait for a bias take as much as the panel.
             let factor = if self.rounds_bias_apart(*dtype) { 2 } else { 1 };
-            let job = self.job(1, *dtype).scratch_bytes();
-            let dense = (job - WORKSPACE_BYTES) * factor + WORKSPACE_BYTES;
+            let job = self.job(1, *dtype);
+            let panels = (job.scratch_bytes() - WORKSPACE_BYTES) * factor;
+            let dense = panels.min(job.most_panel_bytes()) + WORKSPACE_BYTES;
             let fused = self.gathered_bytes(MOST_FUSED_ROWS, *dtype)
                 + self.partial_bytes(self.splits(), MOST_DOT_ROWS);
-            if self.dense_from.is_some() { dense.min(MOST_SCRATCH_BYTES).max(fused) } else { fused }
+            if self.dense_from.is_some() { dense.max(fused) } else { fused }
         };
         dtypes.map(of_job).max().unwrap_or(0)
     }
