@@ -22,6 +22,11 @@ const TILE: [usize; 2] = [128, 256];
 /// What a panel costs beside its tiles, in parts of 16 of a wave of tiles: two launches.
 const PANEL_COST: usize = 1;
 
+/// What a panel may take on a GPU of so much memory.
+pub fn most_panel_bytes(memory_bytes: usize) -> usize {
+    (memory_bytes / MEMORY_PARTS / ALIGNMENT * ALIGNMENT).clamp(LEAST_PANEL_BYTES, MOST_PANEL_BYTES)
+}
+
 /// The size of a panel of the dense matrix: all rows of some columns. The last one may have fewer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "two plain numbers")]
@@ -58,8 +63,8 @@ pub struct Job {
     pub dtype: DType,
     /// Of the GPU.
     pub multiprocessors: usize,
-    /// All memory of the GPU.
-    pub memory_bytes: usize,
+    /// What a panel may take: [`most_panel_bytes`], or what an option says.
+    pub most_panel_bytes: usize,
     /// Columns of a panel come in multiples of these, the first that leaves any: what tiles of a product have first, and the
     /// least that the kernel which dequantizes can write last.
     pub column_units: &'static [usize],
@@ -106,13 +111,7 @@ impl Job {
     /// rows of x and more: of `[8192, 28672]` 575 us instead of 530 for 512 rows, of `[28672, 8192]` 623 instead of 503.
     pub fn scratch_bytes(&self) -> usize {
         let whole = PanelSize { rows: self.k, columns: self.n };
-        whole.bytes(self.dtype).min(self.most_panel_bytes()) + WORKSPACE_BYTES
-    }
-
-    /// What a panel may take of the GPU's memory.
-    pub fn most_panel_bytes(&self) -> usize {
-        let part = self.memory_bytes / MEMORY_PARTS / ALIGNMENT * ALIGNMENT;
-        part.clamp(LEAST_PANEL_BYTES, MOST_PANEL_BYTES)
+        whole.bytes(self.dtype).min(self.most_panel_bytes) + WORKSPACE_BYTES
     }
 }
 
@@ -156,8 +155,8 @@ mod tests {
     use super::*;
 
     fn job(m: usize, k: usize, n: usize, dtype: DType) -> Job {
-        let memory_bytes = 16 << 30;
-        Job { m, k, n, dtype, multiprocessors: 132, memory_bytes, column_units: &[256, 128, 8] }
+        let most_panel_bytes = most_panel_bytes(16 << 30);
+        Job { m, k, n, dtype, multiprocessors: 132, most_panel_bytes, column_units: &[256, 128, 8] }
     }
 
     #[test]
@@ -212,7 +211,8 @@ mod tests {
         for dtype in DType::ALL {
             for (k, n) in [(8192, 28672), (4096, 4096), (96, 136), (28672, 8192)] {
                 for memory_bytes in [4 << 30, 16 << 30, 80 << 30] {
-                    let job = Job { memory_bytes, ..job(64, k, n, dtype) };
+                    let job =
+                        Job { most_panel_bytes: most_panel_bytes(memory_bytes), ..job(64, k, n, dtype) };
                     let bytes = job.scratch_bytes();
                     let most = (memory_bytes / 64).max(56 << 20) + WORKSPACE_BYTES;
                     assert!(bytes <= most, "{bytes} of {memory_bytes}");
@@ -228,9 +228,21 @@ mod tests {
     #[test]
     fn the_largest_layers_are_one_panel_where_there_is_memory() {
         for (k, n) in [(8192, 28672), (28672, 8192), (4096, 14336)] {
-            let job = Job { memory_bytes: 80 << 30, ..job(512, k, n, DType::F16) };
+            let job = Job { most_panel_bytes: most_panel_bytes(80 << 30), ..job(512, k, n, DType::F16) };
             let panel = job.panel(Room::new(job.scratch_bytes()).for_panel());
             assert_eq!(panel, Some(PanelSize { rows: k, columns: n }), "{k} x {n}");
+        }
+    }
+
+    #[test]
+    fn what_an_option_allows_is_what_scratch_has_room_for() {
+        // Of little the workspace gives half.
+        for (most_panel_bytes, columns) in [(0, 512), (10, 512), (9 << 20, 1024), (56 << 20, 7168)] {
+            let job = Job { most_panel_bytes, ..job(512, 4096, 14336, DType::F16) };
+            let bytes = job.scratch_bytes();
+            assert_eq!(bytes, most_panel_bytes + WORKSPACE_BYTES);
+            let panel = job.panel(Room::new(bytes).for_panel());
+            assert_eq!(panel.map(|panel| panel.columns), Some(columns), "{most_panel_bytes}");
         }
     }
 

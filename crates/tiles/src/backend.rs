@@ -10,6 +10,7 @@ use gptq_core::device::{Device, Memory, Stream as _};
 use gptq_core::format::{Bits, Packing, ZeroEncoding};
 use gptq_core::tensor::DType;
 use gptq_core::{Error, QuantLinear, Result};
+use gptq_cuda::panels::most_panel_bytes;
 use gptq_cuda::place::Planner;
 use gptq_cuda::{
     ComputeCapability, CudaBuffer, CudaStream, CudaVersion, DenseRows, Gpu, KernelImage, Kernels, Matmul,
@@ -20,7 +21,7 @@ use crate::kernels::{ArrangeKernels, FamilyKernels, Packed, ProductKernels};
 use crate::linear::{KernelSet, Shared, TileLinear};
 use crate::memory::{LayerPlan, Tensors};
 use crate::products::{GpuShape, Product, Variant, dense_from};
-use crate::{DENSE_ROWS, Family, Zeros, x_dtypes};
+use crate::{DENSE_BYTES, DENSE_ROWS, Family, Zeros, x_dtypes};
 
 /// Shared memory that kernels declare for themselves, at most.
 const DECLARED_SHARED_BYTES: u32 = 64;
@@ -38,6 +39,7 @@ pub(crate) struct TileBackend {
     matmul: Option<Matmul>,
     /// What the option says.
     dense_rows: Option<DenseRows>,
+    most_panel_bytes: usize,
     scratch_bytes: usize,
 }
 
@@ -62,8 +64,19 @@ impl TileBackend {
         let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
         let matmul = Matmul::open(&gpu).map_err(refused)?;
         let dense_rows = DenseRows::read(options, family.id, DENSE_ROWS)?;
+        let most_panel_bytes = match options.read(family.id, DENSE_BYTES)? {
+            Some(bytes) => bytes,
+            None => most_panel_bytes(gpu.info().memory_bytes),
+        };
         let kernels = FamilyKernels { family, kernels };
-        Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), dense_rows, scratch_bytes: 0 }))
+        Ok(Box::new(Self {
+            gpu,
+            kernels,
+            matmul: Some(matmul),
+            dense_rows,
+            most_panel_bytes,
+            scratch_bytes: 0,
+        }))
     }
 
     fn zeros(&self) -> Zeros {
@@ -195,7 +208,9 @@ impl Backend for TileBackend {
         let mut memory = self.gpu.allocate_model(layers, &ends)?;
         let ready = self.arrange(layers, &plans, &ends, &mut memory)?;
         let x_dtypes = x_dtypes(self.gpu.info().compute_capability);
-        let shared = Arc::new(Shared { gpu: self.gpu.clone(), matmul, x_dtypes, _memory: memory });
+        let most_panel_bytes = self.most_panel_bytes;
+        let shared =
+            Arc::new(Shared { gpu: self.gpu.clone(), matmul, x_dtypes, most_panel_bytes, _memory: memory });
         let mut sets: Vec<(Variant, KernelSet)> = Vec::new();
         let mut ids = Vec::with_capacity(ready.len());
         let mut linears = Vec::with_capacity(ready.len());

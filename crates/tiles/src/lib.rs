@@ -98,13 +98,21 @@ impl Family {
 }
 
 const DENSE_ROWS: &str = "dense_rows";
+const DENSE_BYTES: &str = "dense_bytes";
 
 /// The options that every family reads.
-pub const OPTIONS: [OptionSpec; 1] = [OptionSpec {
-    name: DENSE_ROWS,
-    help: "rows of x from which the dense matrix is written and multiplied by cuBLASLt, 0 for never; or, as `gptq tune` \
+pub const OPTIONS: [OptionSpec; 2] = [
+    OptionSpec {
+        name: DENSE_ROWS,
+        help: "rows of x from which the dense matrix is written and multiplied by cuBLASLt, 0 for never; or, as `gptq tune` \
            measures them, for layers by size: 4096x4096:72,8192x28672:200; by default where that was faster on an H100",
-}];
+    },
+    OptionSpec {
+        name: DENSE_BYTES,
+        help: "bytes of the dense matrix that are written at a time: a context's scratch has room for so much; by default up to \
+           512 MB, at most a 64th of the GPU's memory",
+    },
+];
 
 /// Tensor cores multiply bf16 from Ampere on.
 const BFLOAT16: ComputeCapability = ComputeCapability { major: 8, minor: 0 };

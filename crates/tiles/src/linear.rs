@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) gpu: Gpu,
     pub(crate) matmul: Matmul,
     pub(crate) x_dtypes: &'static [DType],
+    /// Of the dense matrix.
+    pub(crate) most_panel_bytes: usize,
     /// Holds the tensors of all layers: addresses in [`Tensors`] are of this.
     pub(crate) _memory: CudaBuffer,
 }
@@ -98,7 +100,7 @@ impl TileLinear {
             // f16 for bf16 as well: both have two bytes.
             dtype: DType::F16,
             multiprocessors: info.multiprocessors as usize,
-            memory_bytes: info.memory_bytes,
+            most_panel_bytes: self.shared.most_panel_bytes,
             column_units: &COLUMN_UNITS,
         }
     }

@@ -7,10 +7,10 @@ use gptq_core::{Error, QuantLinear, Result};
 
 use crate::kernel::Isa;
 use crate::linear::TorchLinear;
-use crate::{DENSE_ROWS, ID, ISA, SORTED_COPY, refuse};
+use crate::{DENSE_BYTES, DENSE_ROWS, ID, ISA, SORTED_COPY, refuse};
 
 /// Options that this half of the backend has not.
-const FOR_GPUS: [&str; 1] = [DENSE_ROWS];
+const FOR_GPUS: [&str; 2] = [DENSE_ROWS, DENSE_BYTES];
 
 /// The backend, opened for one model on the CPU.
 pub(crate) struct TorchBackend {

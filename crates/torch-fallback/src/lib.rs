@@ -104,7 +104,8 @@ pub fn linear(layer: QuantLinear, options: &Options) -> Result<Box<dyn Linear>> 
 const ISA: &str = "isa";
 const SORTED_COPY: &str = "sorted_copy";
 const DENSE_ROWS: &str = "dense_rows";
-const OPTIONS: [OptionSpec; 3] = [
+const DENSE_BYTES: &str = "dense_bytes";
+const OPTIONS: [OptionSpec; 4] = [
     OptionSpec {
         name: ISA,
         help: "the instruction set of the kernels: plain, avx2 or avx512; by default the best that the processor has",
@@ -118,6 +119,11 @@ const OPTIONS: [OptionSpec; 3] = [
         name: DENSE_ROWS,
         help: "on a GPU: rows of x from which the dense matrix is written and multiplied by cuBLASLt, 0 for never; or \
                for layers by size: 4096x4096:8,8192x28672:5; by default where that was measured to be faster",
+    },
+    OptionSpec {
+        name: DENSE_BYTES,
+        help: "on a GPU: bytes of the dense matrix that are written at a time: a context's scratch has room for so much; by \
+               default up to 512 MB, at most a 64th of the GPU's memory",
     },
 ];
 

@@ -7,6 +7,7 @@ use gptq_core::backend::{Backend, LayerId, LayerSource, Linear, Options, Outcome
 use gptq_core::device::{Device, Memory, Stream as _};
 use gptq_core::format::{Bits, Packing, ZeroEncoding};
 use gptq_core::{Error, QuantLinear, Result};
+use gptq_cuda::panels::most_panel_bytes;
 use gptq_cuda::place::Planner;
 use gptq_cuda::{CudaBuffer, CudaStream, DenseRows, Gpu, KernelImage, Kernels, Matmul, try_calls};
 
@@ -14,7 +15,7 @@ use super::kernels::{FormatKernels, SortKernel};
 use super::layout::{LayerPlan, Tensors};
 use super::linear::{CudaLinear, KernelSet, Shared, measured_dense_from};
 use super::{EMBEDDED, FAMILY, x_dtypes};
-use crate::{DENSE_ROWS, ID, ISA, SORTED_COPY, refuse};
+use crate::{DENSE_BYTES, DENSE_ROWS, ID, ISA, SORTED_COPY, refuse};
 
 /// The backend, opened for one model on a GPU.
 pub(crate) struct CudaBackend {
@@ -24,6 +25,7 @@ pub(crate) struct CudaBackend {
     matmul: Option<Matmul>,
     /// What the option says.
     dense_rows: Option<DenseRows>,
+    most_panel_bytes: usize,
     scratch_bytes: usize,
 }
 
@@ -38,9 +40,20 @@ impl CudaBackend {
         let dense_rows = DenseRows::read(options, ID, DENSE_ROWS)?;
         let image = KernelImage::find(FAMILY, EMBEDDED).map_err(refused)?;
         let gpu = Gpu::open(ordinal).map_err(refused)?;
+        let most_panel_bytes = match options.read(ID, DENSE_BYTES)? {
+            Some(bytes) => bytes,
+            None => most_panel_bytes(gpu.info().memory_bytes),
+        };
         let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
         let matmul = Matmul::open(&gpu).map_err(refused)?;
-        Ok(Box::new(Self { gpu, kernels, matmul: Some(matmul), dense_rows, scratch_bytes: 0 }))
+        Ok(Box::new(Self {
+            gpu,
+            kernels,
+            matmul: Some(matmul),
+            dense_rows,
+            most_panel_bytes,
+            scratch_bytes: 0,
+        }))
     }
 
     /// The memory of all layers, and where each begins in it.
@@ -137,7 +150,9 @@ impl Backend for CudaBackend {
         }
         drop(sorting);
         let x_dtypes = x_dtypes(self.gpu.info().compute_capability);
-        let shared = Arc::new(Shared { gpu: self.gpu.clone(), matmul, x_dtypes, _memory: memory });
+        let most_panel_bytes = self.most_panel_bytes;
+        let shared =
+            Arc::new(Shared { gpu: self.gpu.clone(), matmul, x_dtypes, most_panel_bytes, _memory: memory });
         let (ids, linears): (Vec<LayerId>, Vec<CudaLinear>) = ready
             .into_iter()
             .map(|(id, tensors, info, kernels, resident_bytes)| {

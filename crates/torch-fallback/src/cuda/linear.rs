@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) gpu: Gpu,
     pub(crate) matmul: Matmul,
     pub(crate) x_dtypes: &'static [DType],
+    /// Of the dense matrix.
+    pub(crate) most_panel_bytes: usize,
     /// Holds the tensors of all layers: addresses in [`Tensors`] are of this.
     pub(crate) _memory: CudaBuffer,
 }
@@ -114,7 +116,7 @@ impl CudaLinear {
             n: self.tensors.out_features,
             dtype,
             multiprocessors,
-            memory_bytes: self.shared.gpu.info().memory_bytes,
+            most_panel_bytes: self.shared.most_panel_bytes,
             column_units: &COLUMN_UNITS,
         }
     }
@@ -127,7 +129,7 @@ impl CudaLinear {
             let factor = if self.rounds_bias_apart(*dtype) { 2 } else { 1 };
             let job = self.job(1, *dtype);
             let panels = (job.scratch_bytes() - WORKSPACE_BYTES) * factor;
-            let dense = panels.min(job.most_panel_bytes()) + WORKSPACE_BYTES;
+            let dense = panels.min(job.most_panel_bytes) + WORKSPACE_BYTES;
             let fused = self.gathered_bytes(MOST_FUSED_ROWS, *dtype)
                 + self.partial_bytes(self.splits(), MOST_DOT_ROWS);
             if self.dense_from.is_some() { dense.max(fused) } else { fused }
