@@ -3,10 +3,10 @@
 #include "tile_products.cuh"
 
 LONG_TILES(b4s, f16)
-TILES(b4, 4, f16, 128, true)
+TILES(b4, 4, f16, 128, true, both)
 LARGE_TILES(b4, 4, f16, 128, true)
-TILES(b4s, 4, f16, 64, false)
+TILES(b4s, 4, f16, 64, false, turns)
 LARGE_TILES(b4s, 4, f16, 64, false)
-TILES(b4, 4, f16, 64, true)
+TILES(b4, 4, f16, 64, true, turns)
 LARGE_TILES(b4, 4, f16, 64, true)
-TILES(b4, 4, f16, 32, true)
+TILES(b4, 4, f16, 32, true, turns)

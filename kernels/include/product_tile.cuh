@@ -15,210 +15,10 @@
 // read x together, straight from shared memory, and their operand A is the same as mma.sync's.
 #pragma once
 
-#include "product.cuh"
+#include "product_feed.cuh"
 #include "ptx_group.cuh"
 
 namespace gptq {
-
-template <int kBits_, class X_,
-          int kTokens_,       // rows of x of a block
-          int kStrips_,       // strips of a warp
-          int kAcross_,       // warps side by side
-          int kUnitTiles_,    // tiles of a strip in a unit
-          int kStages_,       // of the ring
-          int kRunRows_,      // rows of W that surely share a scale: 128, 64 or 32
-          bool kAsymmetric_,  // whether zero points are read
-          bool kGroups_>      // whether with wgmma
-struct TileShape {
-    static constexpr int kBits = kBits_;
-    using X = X_;
-    using Pair = typename PairOf<X>::type;
-    static constexpr uint32_t kTokens = kTokens_, kStrips = kStrips_, kAcross = kAcross_, kUnitTiles = kUnitTiles_,
-                              kStages = kStages_,
-                              kRunRows = kRunRows_;
-    static constexpr bool kAsymmetric = kAsymmetric_, kGroups = kGroups_;
-
-    static constexpr uint32_t kTokenTiles = kTokens / 8;
-    static constexpr uint32_t kThreads = kAcross * kWarp;
-    static constexpr uint32_t kBlockStrips = kAcross * kStrips, kColumns = kBlockStrips * kStripColumns;
-    /// Tiles of a run, or runs of a tile.
-    static constexpr uint32_t kRunTiles = kRunRows <= kTileRows ? 1 : kRunRows / kTileRows;
-    static constexpr uint32_t kTileRuns = kRunRows >= kTileRows ? 1 : kTileRows / kRunRows;
-    static constexpr uint32_t kRunSteps = kTileSteps / kTileRuns;
-    static constexpr uint32_t kUnitRuns = kUnitTiles * kTileRows / kRunRows;
-    /// Of each run: 16 scales and as many zero points.
-    static constexpr uint32_t kRunBytes = 48, kRunParts = kAsymmetric ? 3 : 2;
-
-    /// Of a stage: pieces of x, then what each warp has.
-    static constexpr uint32_t kPieceBytes = kTokens * kTileRows * 2, kXBytes = kPieceBytes * kUnitTiles;
-    static constexpr uint32_t kTilesBytes = kUnitTiles * kTileBytes<kBits>;
-    static constexpr uint32_t kStripBytes = kTilesBytes + kUnitRuns * kRunBytes;
-    static constexpr uint32_t kWarpBytes = kStrips * kStripBytes;
-    /// wgmma wants pieces of x at multiples of 1024.
-    static constexpr uint32_t kStageUnit = kGroups ? 1024 : 128;
-    static constexpr uint32_t kStageBytes = (kXBytes + kThreads / kWarp * kWarpBytes + kStageUnit - 1) / kStageUnit * kStageUnit;
-    /// The ring, and a word behind it. Rust counts the same.
-    static constexpr uint32_t kSharedBytes = kStages * kStageBytes + 16;
-    /// Floats of the sums of a block.
-    static constexpr uint32_t kSums = kTokens * kColumns;
-    /// The run of a unit in which a step of its i-th tile lies.
-    GPTQ_DEVICE static constexpr uint32_t run_of(uint32_t i, uint32_t step) {
-        return i / kRunTiles * kTileRuns + step / kRunSteps;
-    }
-    GPTQ_DEVICE static constexpr bool begins_run(uint32_t i, uint32_t step) {
-        return i % kRunTiles == 0 && step % kRunSteps == 0;
-    }
-    GPTQ_DEVICE static constexpr bool ends_run(uint32_t i, uint32_t step) {
-        return (i + 1) % kRunTiles == 0 && (step + 1) % kRunSteps == 0;
-    }
-    static_assert(kRunRows == 128 || kRunRows == 64 || kRunRows == 32, "runs that have whole steps");
-    static_assert(kThreads % 128 == 0, "rows of x are copied by eight at least");
-    static_assert(!kGroups || kAcross % 4 == 0, "four warps side by side are a group");
-    static_assert(kTokens % 16 == 0, "x is read for two tiles of tokens at a time");
-};
-
-/// Where a block is in the row of units.
-struct TilePlace {
-    uint32_t units, column_blocks;
-    uint32_t unit, column_block, token_block;
-
-    GPTQ_DEVICE TilePlace(uint32_t units, uint32_t column_blocks, uint32_t item)
-        : units(units), column_blocks(column_blocks) {
-        unit = item % units;
-        const uint32_t tile = item / units;
-        column_block = tile % column_blocks, token_block = tile / column_blocks;
-    }
-
-    /// Whether that came to other sums.
-    GPTQ_DEVICE bool advance() {
-        unit += 1;
-        if (unit < units) return false;
-        unit = 0;
-        column_block += 1;
-        if (column_block == column_blocks) column_block = 0, token_block += 1;
-        return true;
-    }
-};
-
-/// Copies one unit after another.
-template <class S>
-struct TileFeed {
-    static constexpr uint32_t kRowParts = S::kUnitTiles * 8, kRowsAtOnce = S::kThreads / kRowParts;
-    static constexpr uint32_t kRowCopies = (S::kTokens + kRowsAtOnce - 1) / kRowsAtOnce;
-    const Product& p;
-    TilePlace place;
-    uint32_t warp, lane;
-    SharedAddress x_to, tiles_to, runs_to;
-    // Of the unit that is copied next.
-    const char* x;
-    const char* tiles;
-    /// Rows of x that there are from this thread's first.
-    int32_t rows_left;
-    const char* runs;
-
-    GPTQ_DEVICE TileFeed(const Product& p, const TilePlace& place, SharedAddress shared) : p(p), place(place) {
-        warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-        const uint32_t token = threadIdx.x / kRowParts, part = threadIdx.x % kRowParts;
-        x_to = shared + part / 8 * S::kPieceBytes + piece_offset(token, part % 8);
-        const SharedAddress own = shared + S::kXBytes + warp * S::kWarpBytes;
-        tiles_to = own + lane * 16;
-        runs_to = own + of_strip() * S::kStripBytes + S::kTilesBytes + of_run() * S::kRunBytes + lane % S::kRunParts * 16;
-        if constexpr (S::kGroups && (S::kTokens < 64 || S::kThreads < 512)) {
-            // Where there are registers for them.
-            keep(x_to);
-            keep(tiles_to);
-            keep(runs_to);
-        }
-        seek();
-    }
-
-    // What a lane copies of scales and zero points.
-    GPTQ_DEVICE uint32_t of_run() const { return lane / S::kRunParts % S::kUnitRuns; }
-    GPTQ_DEVICE uint32_t of_strip() const { return lane / S::kRunParts / S::kUnitRuns; }
-
-    GPTQ_DEVICE void seek() {
-        const uint32_t part = threadIdx.x % kRowParts;
-        const uint32_t token = place.token_block * S::kTokens + threadIdx.x / kRowParts;
-        rows_left = int32_t(p.rows) - int32_t(token);
-        x = static_cast<const char*>(p.x) + (size_t(token) * p.in_features + place.unit * (S::kUnitTiles * kTileRows) + part * 8) * 2;
-        // Warps past the last strip multiply it once more, and write nothing.
-        const uint32_t strip =
-            smaller(place.column_block * S::kBlockStrips + warp * S::kStrips, p.strips - S::kStrips);
-        tiles = static_cast<const char*>(p.weights) +
-                (size_t(strip) * p.tiles + place.unit * S::kUnitTiles) * kTileBytes<S::kBits> + lane * 16;
-        const size_t group = size_t(strip + of_strip()) * p.groups;
-        runs = S::kAsymmetric && lane % S::kRunParts == 2
-                   ? static_cast<const char*>(p.zeros) + group * 16
-                   : static_cast<const char*>(p.scales) + group * 32 + lane % S::kRunParts * 16;
-    }
-
-    GPTQ_DEVICE void copy_weights(uint32_t stage) const {
-#pragma unroll
-        for (uint32_t i = 0; i < S::kUnitTiles; i++) {
-            // Past the last tile the first is read again; x is zero there.
-            const bool there = i == 0 || place.unit * S::kUnitTiles + i < p.tiles;
-            const char* const from = tiles + (there ? i * kTileBytes<S::kBits> : 0);
-            const SharedAddress to = tiles_to + stage * S::kStageBytes + i * kTileBytes<S::kBits>;
-#pragma unroll
-            for (uint32_t s = 0; s < S::kStrips; s++) {
-#pragma unroll
-                for (uint32_t at = 0; at < kTileBytes<S::kBits>; at += kWarp * 16) {
-                    copy_async(to + s * S::kStripBytes + at, from + s * size_t(p.tiles) * kTileBytes<S::kBits> + at);
-                }
-            }
-        }
-        if (lane < S::kStrips * S::kUnitRuns * S::kRunParts) {
-            const uint32_t run = place.unit * S::kUnitRuns + of_run();
-            const uint32_t group = smaller(high_product(2 * run + 1, p.inverse_of_group), p.groups - 1);
-            const uint32_t group_bytes = S::kAsymmetric && lane % S::kRunParts == 2 ? 16 : 32;
-            copy_async(runs_to + stage * S::kStageBytes, runs + size_t(group) * group_bytes);
-        }
-    }
-
-    /// Zeros past the last row, and past K.
-    GPTQ_DEVICE void copy_x(uint32_t stage) const {
-        const uint32_t part = threadIdx.x % kRowParts;
-        const bool in_k = place.unit * (S::kUnitTiles * kTileRows) + part * 8 < p.in_features;
-#pragma unroll
-        for (uint32_t i = 0; i < kRowCopies; i++) {
-            if (S::kTokens % kRowsAtOnce != 0 && threadIdx.x / kRowParts + i * kRowsAtOnce >= S::kTokens) break;
-            const bool wanted = in_k && int32_t(i * kRowsAtOnce) < rows_left;
-            copy_async(x_to + stage * S::kStageBytes + i * (kRowsAtOnce * 128), x + i * (size_t(p.in_features) * kRowsAtOnce * 2), wanted);
-        }
-    }
-
-    GPTQ_DEVICE void advance() {
-        x += S::kUnitTiles * kTileRows * 2;
-        tiles += S::kUnitTiles * kTileBytes<S::kBits>;
-        if (place.advance()) seek();
-    }
-};
-
-/// What a warp has of a stage in shared memory.
-template <class S>
-struct WarpStage {
-    SharedAddress at;
-
-    GPTQ_DEVICE void tile(uint32_t s, uint32_t i, uint32_t lane, LaneTile<S::kBits>& to) const {
-#pragma unroll
-        for (uint32_t w = 0; w < S::kBits; w += 4) {
-            const uint4 four = load_shared(at + s * S::kStripBytes + i * kTileBytes<S::kBits> + w * 128 + lane * 16);
-            to.words[w] = four.x, to.words[w + 1] = four.y, to.words[w + 2] = four.z, to.words[w + 3] = four.w;
-        }
-    }
-    GPTQ_DEVICE SharedAddress run(uint32_t s, uint32_t run) const {
-        return at + s * S::kStripBytes + S::kTilesBytes + run * S::kRunBytes;
-    }
-    /// Scales of columns g and g + 8.
-    GPTQ_DEVICE uint32_t scales(uint32_t s, uint32_t run_, uint32_t lane) const {
-        return load_shared_word(run(s, run_) + lane / 4 * 4);
-    }
-    /// Zero points of columns g and g + 8.
-    GPTQ_DEVICE uint32_t zeros(uint32_t s, uint32_t run_, uint32_t lane) const {
-        constexpr uint32_t kHalf = 1u << (S::kBits - 1);
-        return S::kAsymmetric ? load_shared_half(run(s, run_) + 32 + lane / 4 * 2) : kHalf | kHalf << 8;
-    }
-};
 
 template <class S>
 GPTQ_DEVICE LaneZeros<S::kBits, typename S::Pair> lane_zeros(uint32_t both) {
@@ -228,26 +28,6 @@ GPTQ_DEVICE LaneZeros<S::kBits, typename S::Pair> lane_zeros(uint32_t both) {
 GPTQ_DEVICE float2 scales_as_floats(uint32_t scales, uint32_t dtype) {
     return dtype == GPTQ_DTYPE_F16 ? to_floats(f16x2{scales}) : to_floats(bf16x2{scales});
 }
-
-/// The operands A of a tile, of all strips.
-template <class S>
-struct TileOperands {
-    typename S::Pair a[S::kStrips][kTileSteps][4];
-
-    GPTQ_DEVICE void read(const WarpStage<S>& stage, uint32_t i, uint32_t lane) {
-#pragma unroll
-        for (uint32_t s = 0; s < S::kStrips; s++) {
-            LaneTile<S::kBits> tile;
-            stage.tile(s, i, lane, tile);
-            uint32_t zeros = 0;
-#pragma unroll
-            for (uint32_t step = 0; step < kTileSteps; step++) {
-                if (step % S::kRunSteps == 0) zeros = stage.zeros(s, S::run_of(i, step), lane);
-                unpack(tile, step, lane_zeros<S>(zeros), a[s][step]);
-            }
-        }
-    }
-};
 
 template <class S>
 struct TileSums {
@@ -264,21 +44,6 @@ struct TileSums {
         }
     }
 };
-
-/// What wgmma works on stays in its registers until here.
-template <class S>
-GPTQ_DEVICE void hold([[maybe_unused]] TileSums<S>& sums) {
-#ifndef GPTQ_EMULATOR
-#pragma unroll
-    for (uint32_t s = 0; s < S::kStrips; s++) {
-#pragma unroll
-        for (uint32_t t = 0; t < S::kTokenTiles; t++) {
-#pragma unroll
-            for (uint32_t i = 0; i < 4; i++) asm volatile("" : "+f"(sums.of[s][t][i])::"memory");
-        }
-    }
-#endif
-}
 
 /// sums += scales * of_run
 template <class S>
@@ -459,35 +224,85 @@ GPTQ_DEVICE void multiply_step(bool add, float (&c)[S::kTokenTiles][4], const ty
 #endif
 }
 
-/// sums += W x over the tiles of a unit, with wgmma: `prepare` has unpacked the first of them to `operands`. While the first
-/// is multiplied, `copy_next` is called.
-template <class S, class CopyNext>
-GPTQ_DEVICE void add_unit_in_groups(const Product& p, const WarpStage<S>& stage, SharedAddress pieces, uint32_t lane,
-                                    TileOperands<S>& operands, TileSums<S>& sums, const CopyNext& copy_next) {
-    TileSums<S> of_run;
-#pragma unroll
-    for (uint32_t i = 0; i < S::kUnitTiles; i++) {
-        const GroupOperand b(pieces + i * S::kPieceBytes);
-        if (i > 0) operands.read(stage, i, lane);
-#pragma unroll
-        for (uint32_t r = 0; r < S::kTileRuns; r++) {
-            begin_group_multiply();
-#pragma unroll
-            for (uint32_t step = r * S::kRunSteps; step < (r + 1) * S::kRunSteps; step++) {
-#pragma unroll
-                for (uint32_t s = 0; s < S::kStrips; s++) {
-                    multiply_step<S>(!S::begins_run(i, step), of_run.of[s], operands.a[s][step], b, step);
-                }
-            }
-            commit_group_multiply();
-            if (i == 0 && r == 0) copy_next();
+/// Products with wgmma.
+template <class S>
+struct GroupProduct {
+    /// Whether the next tile is unpacked while the present one is multiplied, which takes registers for two.
+    static constexpr bool kReadsAhead = S::kWay == Way::ahead || S::kWay == Way::both;
+    static_assert(S::kUnitTiles % 2 == 0, "the first tile of a unit has the first operands");
+
+    /// Of the tiles of a unit by turns.
+    typename S::Pair a[kReadsAhead ? 2 : 1][kTileSteps][4];
+
+    /// sums += W x over the tiles of a unit, of which the first is unpacked. While it is multiplied, `copy_next` is called, and
+    /// `read_next` while the last one is; the operands of the first are free then.
+    template <class CopyNext, class ReadNext>
+    GPTQ_DEVICE void add_unit(const Product& p, const WarpStage<S>& stage, SharedAddress pieces, uint32_t lane, TileSums<S>& sums,
+                              const CopyNext& copy_next, const ReadNext& read_next) {
+        TileSums<S> of_run;
+        const auto add = [&](uint32_t run) {
             wait_group_multiply<0>();
-            hold(of_run);
-            const uint32_t last_step = (r + 1) * S::kRunSteps - 1;
-            if (S::ends_run(i, last_step)) add_run<S>(sums, of_run, stage, S::run_of(i, last_step), lane, p.scale_dtype);
+#pragma unroll
+            for (uint32_t t = 0; t < S::kTokenTiles; t++) hold(of_run.of[0][t]);
+            add_run<S>(sums, of_run, stage, run, lane, p.scale_dtype);
+        };
+#pragma unroll
+        for (uint32_t i = 0; i < S::kUnitTiles; i++) {
+            const GroupOperand b(pieces + i * S::kPieceBytes);
+#pragma unroll
+            for (uint32_t r = 0; r < S::kTileRuns; r++) {
+                const uint32_t first_step = r * S::kRunSteps;
+                if (S::begins_run(i, first_step) && (r > 0 || (kReadsAhead && i > 0))) add(S::run_of(i, first_step) - 1);
+                begin_group_multiply();
+#pragma unroll
+                for (uint32_t step = first_step; step < first_step + S::kRunSteps; step++) {
+                    multiply_step<S>(!S::begins_run(i, step), of_run.of[0], a[kReadsAhead ? i % 2 : 0][step], b, step);
+                }
+                commit_group_multiply();
+            }
+            if (i == 0) copy_next();
+            if constexpr (kReadsAhead) {
+                // Then the operands of the tile before are free.
+                wait_group_multiply<int(S::kTileRuns)>();
+            } else if (S::ends_run(i, kTileSteps - 1)) {
+                add(S::run_of(i, kTileSteps - 1));
+            } else {
+                wait_group_multiply<0>();
+            }
+            if (i + 1 < S::kUnitTiles) {
+                read(stage, i + 1, lane);
+            } else {
+                read_next();
+            }
+        }
+        if constexpr (kReadsAhead) add(S::kUnitRuns - 1);
+    }
+
+    /// Unpacks a tile of a unit, which its warp has copied.
+    GPTQ_DEVICE void read(const WarpStage<S>& stage, uint32_t i, uint32_t lane) {
+        LaneTile<S::kBits> tile;
+        stage.tile(0, i, lane, tile);
+        uint32_t zeros = 0;
+#pragma unroll
+        for (uint32_t step = 0; step < kTileSteps; step++) {
+            if (step % S::kRunSteps == 0) zeros = stage.zeros(0, S::run_of(i, step), lane);
+            unpack(tile, step, lane_zeros<S>(zeros), a[kReadsAhead ? i % 2 : 0][step]);
         }
     }
-}
+};
+
+/// Nothing, where a warp multiplies for itself.
+struct NoGroups {};
+template <class S, bool kGroups = S::kGroups>
+struct GroupsFor {
+    using type = GroupProduct<S>;
+};
+template <class S>
+struct GroupsFor<S, false> {
+    using type = NoGroups;
+};
+template <class S>
+using GroupsOf = typename GroupsFor<S>::type;
 
 template <class S>
 GPTQ_DEVICE void multiply_units(const Product& p) {
@@ -530,18 +345,35 @@ GPTQ_DEVICE void multiply_units(const Product& p) {
     const SharedAddress own = ring + S::kXBytes + warp * S::kWarpBytes;
     TileSums<S> sums;
     sums.clear();
+    // What this warp has copied of the unit that comes next has come.
+    const auto wait_for_own = [&] {
+        wait_copies<int(S::kStages) - 2>();
+        if constexpr (S::kGroups) {
+            let_groups_read_shared();
+            __syncwarp();
+        }
+    };
+    GroupsOf<S> groups;
+    if constexpr (S::kWay == Way::ahead) {
+        wait_for_own();
+        groups.read({own}, 0, lane);
+    }
+    // Before the barrier, or behind it.
+    const bool unpacks_early = warp / 4 % 2 == 1;
     uint32_t here = 0;
 #pragma unroll 1
     for (uint32_t item = begin; item < end; item++) {
         const WarpStage<S> stage{own + here * S::kStageBytes};
         const SharedAddress pieces = ring + here * S::kStageBytes;
-        // What this thread has copied of this unit has come.
-        wait_copies<S::kStages - 2>();
-        const auto wait_for_others = [&] {
-            // What the others have copied too, and everybody is done with the unit before, whose stage the next takes.
-            if constexpr (S::kGroups) let_groups_read_shared();
-            __syncthreads();
-        };
+        if constexpr (S::kWay != Way::ahead) wait_for_own();
+        if constexpr (S::kWay == Way::turns || S::kWay == Way::both) {
+            if (unpacks_early) groups.read(stage, 0, lane);
+        }
+        // What the others have copied too, and everybody is done with the unit before, whose stage the next takes.
+        __syncthreads();
+        if constexpr (S::kWay == Way::turns || S::kWay == Way::both) {
+            if (!unpacks_early) groups.read(stage, 0, lane);
+        }
         const auto copy_next = [&] {
             const uint32_t to = here == 0 ? S::kStages - 1 : here - 1;
             if (item + S::kStages - 1 < end) {
@@ -551,25 +383,21 @@ GPTQ_DEVICE void multiply_units(const Product& p) {
             }
             commit_copies();
         };
+        const uint32_t next = here + 1 == S::kStages ? 0 : here + 1;
         if constexpr (S::kGroups) {
-            // Groups take turns: while the even ones unpack, the odd ones multiply. For those unpack the first tile of a unit,
-            // which they have copied themselves, before they meet the others.
-            TileOperands<S> operands;
-            const bool unpacks_early = warp / 4 % 2 == 1;
-            if (unpacks_early) {
-                __syncwarp();
-            } else {
-                wait_for_others();
-            }
-            operands.read(stage, 0, lane);
-            if (unpacks_early) wait_for_others();
-            add_unit_in_groups<S>(p, stage, pieces, lane, operands, sums, copy_next);
+            // Behind the last it is that once more: what is unpacked then is not used.
+            const WarpStage<S> next_stage{item + 1 < end ? own + next * S::kStageBytes : stage.at};
+            groups.add_unit(p, stage, pieces, lane, sums, copy_next, [&] {
+                if constexpr (S::kWay == Way::ahead) {
+                    wait_for_own();
+                    groups.read(next_stage, 0, lane);
+                }
+            });
         } else {
-            wait_for_others();
             copy_next();
             add_unit<S>(p, stage, pieces, lane, sums);
         }
-        here = here + 1 == S::kStages ? 0 : here + 1;
+        here = next;
         const TilePlace of_unit = place;
         if (place.advance() || item + 1 == end) {
             uint32_t* const earlier = reinterpret_cast<uint32_t*>(shared + S::kStages * S::kStageBytes);

@@ -58,203 +58,61 @@ struct GroupOperand {
 #endif
 };
 
+/// What wgmma works on stays in its registers until here.
+GPTQ_DEVICE void hold([[maybe_unused]] float (&c)[4]) {
+#ifndef GPTQ_EMULATOR
+    asm volatile("" : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])::"memory");
+#endif
+}
+
 #ifdef GPTQ_HAS_WGMMA
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[4][4], const f16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %21, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-        "{%16, %17, %18, %19}, %20, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[4][4], const bf16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %21, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-        "{%16, %17, %18, %19}, %20, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[6][4], const f16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %29, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n48k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23}, "
-        "{%24, %25, %26, %27}, %28, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
-          "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]),
-          "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[6][4], const bf16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %29, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23}, "
-        "{%24, %25, %26, %27}, %28, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
-          "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]),
-          "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[8][4], const f16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
-          "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]),
-          "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
-          "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]),
-          "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[8][4], const bf16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
-          "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]),
-          "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
-          "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]),
-          "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[12][4], const f16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %53, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n96k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
-        "{%48, %49, %50, %51}, %52, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
-          "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]),
-          "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
-          "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]),
-          "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]),
-          "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]),
-          "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]),
-          "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]),
-          "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[12][4], const bf16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %53, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
-        "{%48, %49, %50, %51}, %52, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
-          "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]),
-          "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
-          "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]),
-          "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]),
-          "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]),
-          "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]),
-          "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]),
-          "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[16][4], const f16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %69, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "{%64, %65, %66, %67}, %68, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
-          "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]),
-          "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
-          "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]),
-          "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]),
-          "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]),
-          "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]),
-          "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]),
-          "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3]),
-          "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]),
-          "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]),
-          "+f"(c[14][0]), "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]),
-          "+f"(c[15][0]), "+f"(c[15][1]), "+f"(c[15][2]), "+f"(c[15][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
-template <bool add>
-GPTQ_DEVICE void multiply_group(float (&c)[16][4], const bf16x2 (&a)[4], uint64_t b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %69, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "{%64, %65, %66, %67}, %68, p, 1, 1, 0; }"
-        : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]),
-          "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
-          "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-          "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
-          "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]),
-          "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
-          "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]),
-          "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]),
-          "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]),
-          "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]),
-          "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]),
-          "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3]),
-          "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]),
-          "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]),
-          "+f"(c[14][0]), "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]),
-          "+f"(c[15][0]), "+f"(c[15][1]), "+f"(c[15][2]), "+f"(c[15][3])
-        : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));
-}
+// wgmma of 64 columns by so many tiles of eight rows of x, c (+)= a b: by the numbers of the registers of c, then a, b, add.
+#define GPTQ_GROUP_OF(tiles, n, type, Pair, registers, of_a, of_b, of_add, ...)                                            \
+    template <bool add>                                                                                                   \
+    GPTQ_DEVICE void multiply_group(float (&c)[tiles][4], const Pair (&a)[4], uint64_t b) {                               \
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, " of_add ", 0;\n"                                                    \
+                     "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" registers "}, {" of_a "}, " of_b \
+                     ", p, 1, 1, 0; }"                                                                                    \
+                     : __VA_ARGS__                                                                                        \
+                     : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "l"(b), "n"(int(add)));            \
+    }
+#define GPTQ_GROUP(tiles, n, registers, of_a, of_b, of_add, ...)                                     \
+    GPTQ_GROUP_OF(tiles, n, "f16", f16x2, registers, of_a, of_b, of_add, __VA_ARGS__)                \
+    GPTQ_GROUP_OF(tiles, n, "bf16", bf16x2, registers, of_a, of_b, of_add, __VA_ARGS__)
+#define GPTQ_SUMS(t) "+f"(c[t][0]), "+f"(c[t][1]), "+f"(c[t][2]), "+f"(c[t][3])
+#define GPTQ_REGISTERS_2 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define GPTQ_SUMS_2 GPTQ_SUMS(0), GPTQ_SUMS(1)
+#define GPTQ_REGISTERS_3 GPTQ_REGISTERS_2 ", %8, %9, %10, %11"
+#define GPTQ_SUMS_3 GPTQ_SUMS_2, GPTQ_SUMS(2)
+#define GPTQ_REGISTERS_4 GPTQ_REGISTERS_3 ", %12, %13, %14, %15"
+#define GPTQ_SUMS_4 GPTQ_SUMS_3, GPTQ_SUMS(3)
+#define GPTQ_REGISTERS_5 GPTQ_REGISTERS_4 ", %16, %17, %18, %19"
+#define GPTQ_SUMS_5 GPTQ_SUMS_4, GPTQ_SUMS(4)
+#define GPTQ_REGISTERS_6 GPTQ_REGISTERS_5 ", %20, %21, %22, %23"
+#define GPTQ_SUMS_6 GPTQ_SUMS_5, GPTQ_SUMS(5)
+#define GPTQ_REGISTERS_7 GPTQ_REGISTERS_6 ", %24, %25, %26, %27"
+#define GPTQ_SUMS_7 GPTQ_SUMS_6, GPTQ_SUMS(6)
+#define GPTQ_REGISTERS_8 GPTQ_REGISTERS_7 ", %28, %29, %30, %31"
+#define GPTQ_SUMS_8 GPTQ_SUMS_7, GPTQ_SUMS(7)
+#define GPTQ_REGISTERS_10 GPTQ_REGISTERS_8 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define GPTQ_SUMS_10 GPTQ_SUMS_8, GPTQ_SUMS(8), GPTQ_SUMS(9)
+#define GPTQ_REGISTERS_12 GPTQ_REGISTERS_10 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define GPTQ_SUMS_12 GPTQ_SUMS_10, GPTQ_SUMS(10), GPTQ_SUMS(11)
+#define GPTQ_REGISTERS_14 GPTQ_REGISTERS_12 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define GPTQ_SUMS_14 GPTQ_SUMS_12, GPTQ_SUMS(12), GPTQ_SUMS(13)
+#define GPTQ_REGISTERS_16 GPTQ_REGISTERS_12 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define GPTQ_SUMS_16 GPTQ_SUMS_12, GPTQ_SUMS(12), GPTQ_SUMS(13), GPTQ_SUMS(14), GPTQ_SUMS(15)
+GPTQ_GROUP(2, "16", GPTQ_REGISTERS_2, "%8, %9, %10, %11", "%12", "%13", GPTQ_SUMS_2)
+GPTQ_GROUP(3, "24", GPTQ_REGISTERS_3, "%12, %13, %14, %15", "%16", "%17", GPTQ_SUMS_3)
+GPTQ_GROUP(4, "32", GPTQ_REGISTERS_4, "%16, %17, %18, %19", "%20", "%21", GPTQ_SUMS_4)
+GPTQ_GROUP(5, "40", GPTQ_REGISTERS_5, "%20, %21, %22, %23", "%24", "%25", GPTQ_SUMS_5)
+GPTQ_GROUP(6, "48", GPTQ_REGISTERS_6, "%24, %25, %26, %27", "%28", "%29", GPTQ_SUMS_6)
+GPTQ_GROUP(7, "56", GPTQ_REGISTERS_7, "%28, %29, %30, %31", "%32", "%33", GPTQ_SUMS_7)
+GPTQ_GROUP(8, "64", GPTQ_REGISTERS_8, "%32, %33, %34, %35", "%36", "%37", GPTQ_SUMS_8)
+GPTQ_GROUP(10, "80", GPTQ_REGISTERS_10, "%40, %41, %42, %43", "%44", "%45", GPTQ_SUMS_10)
+GPTQ_GROUP(12, "96", GPTQ_REGISTERS_12, "%48, %49, %50, %51", "%52", "%53", GPTQ_SUMS_12)
+GPTQ_GROUP(14, "112", GPTQ_REGISTERS_14, "%56, %57, %58, %59", "%60", "%61", GPTQ_SUMS_14)
+GPTQ_GROUP(16, "128", GPTQ_REGISTERS_16, "%64, %65, %66, %67", "%68", "%69", GPTQ_SUMS_16)
 #endif
 
 }  // namespace gptq

@@ -225,6 +225,7 @@ impl Backend for TileBackend {
                 }
             };
             let products = Product::of_layer(&tensors.arrangement, variant, self.gpu_shape());
+            let first_of = Product::first_of(&products, &tensors.arrangement, variant, self.gpu_shape());
             ids.push(id);
             linears.push(TileLinear {
                 info: layer,
@@ -232,10 +233,11 @@ impl Backend for TileBackend {
                     Some(rows) => rows
                         .of(tensors.arrangement.in_features, tensors.arrangement.out_features)
                         .unwrap_or(usize::MAX),
-                    None => dense_from(&tensors.arrangement, &products),
+                    None => dense_from(&tensors.arrangement, variant, &products),
                 },
                 tensors,
                 products,
+                first_of: first_of.into(),
                 variant,
                 gpu_shape: self.gpu_shape(),
                 kernels,

@@ -51,6 +51,8 @@ pub(crate) struct TileLinear {
     pub(crate) tensors: Tensors,
     /// By ascending numbers of rows.
     pub(crate) products: Vec<Product>,
+    /// Which of them is the first for so many rows.
+    pub(crate) first_of: Arc<[usize]>,
     pub(crate) variant: Variant,
     pub(crate) gpu_shape: GpuShape,
     /// Rows of x from which the dense matrix is written.
@@ -152,9 +154,8 @@ impl TileLinear {
     fn product(&self, call: &Call<'_>, rows: usize, gathers: bool) -> Result<(Product, usize)> {
         let room = call.room.total();
         let gathered = |rows: usize| if gathers { self.gathered_bytes(rows) } else { 0 };
-        let enough = self.products.iter().position(|product| product.rows >= rows);
-        let last = enough.unwrap_or(self.products.len().saturating_sub(1));
-        let candidates = self.products.get(..=last).unwrap_or_default();
+        let best = self.first_of.get(rows.min(MOST_ROWS)).copied().unwrap_or_default();
+        let candidates = self.products.get(..=best).unwrap_or_default();
         for product in candidates.iter().rev() {
             let rows = rows.min(product.rows).min(MOST_ROWS);
             if gathered(rows) + self.divided_bytes(product, rows) <= room {

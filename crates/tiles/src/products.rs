@@ -15,7 +15,7 @@ use crate::Zeros;
 use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
 
 /// Rows of x in one launch at most: tiles of tokens stand side by side up to here.
-pub const MOST_ROWS: usize = 256;
+pub const MOST_ROWS: usize = 512;
 /// Counters of blocks that share sums, in one launch at most: the scratch has room for so many.
 pub(crate) const MOST_COUNTERS: usize = 4096;
 /// Parts of K at most: counters of blocks are bytes.
@@ -69,7 +69,7 @@ pub enum Kind {
     /// `m{rows}_c{columns}`, or `g{rows}_c{columns}` with wgmma: tiles of so many rows of x and so many columns. A launch may
     /// have more rows than one tile.
     Tile {
-        /// 32, 48, 64, 96 or 128.
+        /// From 24 to 128.
         rows: usize,
         /// 128 or 256.
         columns: usize,
@@ -133,17 +133,24 @@ const FEW_OF_32: [[usize; 3]; 2] = [[1, 2, 16], [8, 2, 16]];
 const FEW_OF_16: [[usize; 3]; 1] = [[8, 2, 16]];
 const FEW_OF_8: [[usize; 3]; 1] = [[8, 2, 8]];
 
-const EVERY_OTHER_KIND: [Kind; 11] = [
+const EVERY_OTHER_KIND: [Kind; 18] = [
     Kind::Some { rows: 32 },
     Kind::Some { rows: 64 },
     Kind::Tile { rows: 32, columns: 256, groups: false },
     Kind::Tile { rows: 64, columns: 256, groups: false },
+    Kind::Tile { rows: 24, columns: 128, groups: true },
+    Kind::Tile { rows: 24, columns: 256, groups: true },
     Kind::Tile { rows: 32, columns: 128, groups: true },
     Kind::Tile { rows: 32, columns: 256, groups: true },
+    Kind::Tile { rows: 40, columns: 256, groups: true },
+    Kind::Tile { rows: 48, columns: 128, groups: true },
     Kind::Tile { rows: 48, columns: 256, groups: true },
+    Kind::Tile { rows: 56, columns: 256, groups: true },
     Kind::Tile { rows: 64, columns: 128, groups: true },
     Kind::Tile { rows: 64, columns: 256, groups: true },
+    Kind::Tile { rows: 80, columns: 128, groups: true },
     Kind::Tile { rows: 96, columns: 128, groups: true },
+    Kind::Tile { rows: 112, columns: 128, groups: true },
     Kind::Tile { rows: 128, columns: 128, groups: true },
 ];
 
@@ -271,6 +278,44 @@ pub struct Product {
 }
 
 impl Product {
+    /// What it takes, in hundredths of a microsecond on an H200: so much that launches can be compared.
+    fn time(&self, layer: &Arrangement, variant: Variant, gpu: GpuShape) -> usize {
+        match self.kind {
+            Kind::Tile { .. } => tile::cost(variant, self, gpu),
+            // Weights are read at 4.3 TB/s, and unpacked while they come, half as fast for 9 rows and more.
+            Kind::Few { rows, .. } => {
+                let read = layer.strips * layer.tiles * layer.tile_bytes() / 43_000;
+                200 + if rows > 8 { read * 3 / 2 } else { read }
+            }
+            Kind::Some { .. } => self.cost(gpu),
+        }
+    }
+
+    /// For each number of rows up to [`MOST_ROWS`], which launch of a layer is the first of those that take least together: where
+    /// one more row is another tile, two launches may be faster than a large one.
+    pub(crate) fn first_of(
+        products: &[Self],
+        layer: &Arrangement,
+        variant: Variant,
+        gpu: GpuShape,
+    ) -> Vec<usize> {
+        if !products.iter().any(|product| matches!(product.kind, Kind::Tile { .. })) {
+            let enough = |rows: usize| products.iter().position(|product| product.rows >= rows);
+            let last = products.len().saturating_sub(1);
+            return (0..=MOST_ROWS).map(|rows| enough(rows).unwrap_or(last)).collect();
+        }
+        let times: Vec<usize> = products.iter().map(|product| product.time(layer, variant, gpu)).collect();
+        let mut best = vec![(0, 0)];
+        for rows in 1..=MOST_ROWS {
+            let with = |(index, (product, time)): (usize, (&Self, &usize))| {
+                let rest = best.get(rows.saturating_sub(product.rows)).map_or(0, |&(rest, _)| rest);
+                (time + rest, index)
+            };
+            best.push(products.iter().zip(&times).enumerate().map(with).min().unwrap_or_default());
+        }
+        best.into_iter().map(|(_, index)| index).collect()
+    }
+
     /// Whether several blocks have parts of the same sums.
     pub fn divides(&self) -> bool {
         match self.kind {
@@ -429,19 +474,20 @@ impl Product {
     }
 }
 
-/// Weights of a layer up to which the dense matrix is written soon, and less soon.
+/// Weights of a layer up to which the dense matrix is written soon, and less soon, where there is no wgmma.
 const SMALL_WEIGHTS: usize = 48 << 20;
 const MEDIUM_WEIGHTS: usize = 128 << 20;
 
 /// Rows of x from which a dense matrix and cuBLASLt are faster than the products of a layer.
 ///
-/// H200, tiles with wgmma, in us: 256 rows of `[4096, 4096]` take 24, of `[8192, 8192]` 76, of `[8192, 28672]` 247, and twice
-/// as many rows twice that; the dense way takes 39, 151 and 522 for 512 rows on an H100. With mma.sync 256 rows take 34, 108
-/// and 402. Without tiles, on an H100: of `[4096, 4096]` 64 rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192,
-/// 28672]` 128 rows take 290, the dense way 443.
-pub(crate) fn dense_from(layer: &Arrangement, products: &[Product]) -> usize {
+/// H200, tiles with wgmma, in us: 512 rows of `[4096, 4096]` take 35, of `[8192, 8192]` 141, of `[8192, 28672]` 488, the dense way
+/// 38, 152 and 528; 128 rows more add a quarter to the first, and a tenth to a fifth to the second. With groups of 32 it is 10 %
+/// slower. With mma.sync 256 rows take 34, 108 and 402, the dense way 26, 102 and 341. Without tiles, on an H100: of `[4096, 4096]` 64
+/// rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192, 28672]` 128 rows take 290, the dense way 443.
+pub(crate) fn dense_from(layer: &Arrangement, variant: Variant, products: &[Product]) -> usize {
     let [small, medium, large] = match products.last().map(|product| product.kind) {
-        Some(Kind::Tile { groups: true, .. }) => [385, 513, 513],
+        Some(Kind::Tile { groups: true, .. }) if variant.tile_run_rows < TILE_ROWS => [385; 3],
+        Some(Kind::Tile { groups: true, .. }) => [MOST_ROWS + 1; 3],
         Some(Kind::Tile { .. }) => [193, 193, 257],
         _ => [65, 129, 193],
     };

@@ -6,13 +6,16 @@
 
 use gptq_core::format::Bits;
 
-use super::{GpuShape, Kind, MOST_COUNTERS, Product, Variant, WARP};
+use super::{GpuShape, Kind, MOST_COUNTERS, MOST_ROWS, Product, Variant, WARP};
 use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
 
 /// Scales and zero points of a run of rows in shared memory.
 const RUN_BYTES: usize = 48;
-/// Rows of x from which a launch is planned for itself.
-const PLANNED_ROWS: [usize; 8] = [32, 48, 64, 96, 128, 160, 192, 256];
+/// Numbers of rows of x for which a launch is planned: tiles have so many, or several together.
+const PLANNED_ROWS: [usize; 22] = [
+    24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 192, 224, 240, 256, 288, 320, 336, 384, 448,
+    MOST_ROWS,
+];
 
 /// How a block of a kind is made: the numbers of tile_products.cuh.
 struct Shape {
@@ -30,18 +33,17 @@ impl Shape {
     fn of(variant: Variant, rows: usize, columns: usize, groups: bool) -> Self {
         let wide = variant.bits == Bits::EIGHT;
         let long = variant.has_long_tiles() && groups && rows <= 64;
-        let stages = if !groups {
-            if wide && rows == 64 { 2 } else { 3 }
-        } else if (rows, columns) == (32, 128) {
-            6
-        } else if rows == 96 {
-            5
-        } else if rows == 48 || (columns == 256 && (wide || (long && rows == 64))) {
-            3
-        } else {
-            4
+        let of_pairs = groups && !wide && variant.tile_run_rows == 2 * TILE_ROWS;
+        let stages = match (groups, rows, columns) {
+            (false, 64, _) if wide => 2,
+            (false, ..) => 3,
+            (true, 24 | 32, 256) if !wide => 4,
+            (true, _, 256) if wide || long => 3,
+            (true, 24 | 32, 128) | (true, 80, _) => 6,
+            (true, 48 | 96 | 112, 128) => 5,
+            (true, ..) => 4,
         };
-        let unit_tiles = if long { 4 } else { 2 };
+        let unit_tiles = if long || (of_pairs && rows == 32) { 4 } else { 2 };
         let strips = if groups { 1 } else { 2 };
         Self { strips, across: columns / STRIP_COLUMNS / strips, unit_tiles, stages }
     }
@@ -110,19 +112,26 @@ pub(super) fn whole_columns(product: Product) -> Product {
 
 /// What a launch takes, in hundredths of a microsecond on an H200: a unit of a block by its kind, the start and the end, and
 /// what it takes to write sums and to read all parts of them.
-fn cost(variant: Variant, product: &Product, gpu: GpuShape) -> usize {
+pub(super) fn cost(variant: Variant, product: &Product, gpu: GpuShape) -> usize {
     let Kind::Tile { rows, columns, groups } = product.kind else { return usize::MAX };
     let (units, share) = (product.units, product.split_tiles);
     let unit = match (groups, rows, columns) {
-        (true, 32, 128) => 97,
-        (true, 48, _) => 190,
-        (true, 64, 128) => 127,
-        (true, 32, _) if variant.has_long_tiles() => 165,
-        (true, 64, _) if variant.has_long_tiles() => 227,
-        (true, 32, _) => 104,
-        (true, 64, _) => 125,
-        (true, 96, _) => 87,
-        (true, ..) => 113,
+        (true, 24, 128) => 92,
+        (true, 32, 128) => 98,
+        (true, 48, 128) => 118,
+        (true, 64, 128) => 137,
+        (true, 24, _) => 156,
+        (true, 32, _) if Shape::of(variant, rows, columns, groups).unit_tiles > 2 => 160,
+        (true, 32, _) => 106,
+        (true, 40, _) => 172,
+        (true, 48, _) => 184,
+        (true, 56, _) => 203,
+        (true, 64, _) if variant.has_long_tiles() => 226,
+        (true, 64, _) => 135,
+        (true, 80, _) => 78,
+        (true, 96, _) => 92,
+        (true, 112, _) => 101,
+        (true, ..) => 108,
         (false, 32, _) => 108,
         (false, ..) => 180,
     };
@@ -133,7 +142,8 @@ fn cost(variant: Variant, product: &Product, gpu: GpuShape) -> usize {
         () => units.div_ceil(share) + 3,
     };
     let waves = product.splits.div_ceil(gpu.multiprocessors);
-    400 + waves * share * unit + parts * rows * columns / 256
+    let ends = if columns > 128 { 500 } else { 375 };
+    ends + waves * share * unit + parts * rows * columns / 256
 }
 
 #[cfg(test)]
@@ -143,10 +153,9 @@ mod tests {
 
     const H100: GpuShape = GpuShape { multiprocessors: 132, shared_bytes: 227 * 1024 - 64, groups: true };
 
-    fn launches(k: usize, n: usize) -> Vec<String> {
-        let (tiles, strips) = (k / TILE_ROWS, n / STRIP_COLUMNS);
-        let groups = k / 128;
-        let layer = Arrangement {
+    fn layer(k: usize, n: usize) -> Arrangement {
+        let (tiles, strips, groups) = (k / TILE_ROWS, n / STRIP_COLUMNS, k / 128);
+        Arrangement {
             bits: Bits::FOUR,
             in_features: k,
             out_features: n,
@@ -154,21 +163,54 @@ mod tests {
             tiles,
             groups,
             group_rows: 128,
-        };
-        let products = of_layer(&layer, Variant::of(&layer, true, Zeros::Stored), H100);
-        products.iter().map(|p| format!("{} {} x {}", p.kind, p.splits, p.split_tiles)).collect()
+        }
     }
 
     #[test]
     fn narrow_tiles_are_chosen_where_columns_are_few_and_large_ones_where_rows_are_many() {
-        let small = launches(4096, 4096);
-        assert!(small[0].starts_with("g32_c128") && small[2].starts_with("g64_c128"), "{small:?}");
-        let large = launches(8192, 28672);
-        for (launch, kind) in large.iter().zip(["g32_c256", "g48_c256", "g64_c256", "g96_c128"]) {
-            assert!(launch.starts_with(kind), "{large:?}");
+        let kind_of = |k: usize, n: usize, rows: usize| {
+            let layer = layer(k, n);
+            let products = of_layer(&layer, Variant::of(&layer, true, Zeros::Stored), H100);
+            products.iter().find(|product| product.rows == rows).unwrap().kind.to_string()
+        };
+        for (rows, small, large) in [
+            (24, "g24_c128", "g24_c256"),
+            (48, "g48_c128", "g48_c256"),
+            (64, "g64_c128", "g64_c256"),
+            (80, "g80_c128", "g80_c128"),
+            (128, "g128_c128", "g128_c128"),
+            (256, "g128_c128", "g128_c128"),
+        ] {
+            assert_eq!(
+                [kind_of(4096, 4096, rows), kind_of(8192, 28672, rows)],
+                [small, large],
+                "{rows} rows"
+            );
         }
-        for launch in [&large[4], &large[7]] {
-            assert!(launch.starts_with("g128_c128"), "{large:?}");
+    }
+
+    /// As the times of launches are modelled.
+    #[test]
+    fn one_more_row_takes_little_more() {
+        for (k, n) in [(4096, 4096), (4096, 11008), (11008, 4096), (8192, 8192), (8192, 28672), (28672, 8192)]
+        {
+            let layer = layer(k, n);
+            let variant = Variant::of(&layer, true, Zeros::Stored);
+            let products = Product::of_layer(&layer, variant, H100);
+            let first_of = Product::first_of(&products, &layer, variant, H100);
+            let time = |rows: usize| {
+                let (mut left, mut time) = (rows, 0);
+                while left > 0 {
+                    let product = &products[first_of[left]];
+                    time += product.time(&layer, variant, H100);
+                    left = left.saturating_sub(product.rows);
+                }
+                time
+            };
+            for rows in 17..MOST_ROWS {
+                let (now, next) = (time(rows), time(rows + 1));
+                assert!(next * 100 <= now * 128, "{k} x {n}: {rows} rows take {now}, one more {next}");
+            }
         }
     }
 }
