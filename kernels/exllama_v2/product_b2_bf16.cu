@@ -3,7 +3,7 @@
 #include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-PAIRS_OF_TILES(b2, 2, bf16, true, 2, 2, TWO_ON_HOPPER)
+PAIRS_OF_TILES(b2, 2, bf16, true, 2)
 WHOLE_TILES(b2, 2, bf16, true, 2, 2, 384, 2)
 PARTS_OF_TILES(b2, 2, bf16, true, TWO_ON_HOPPER)
 SMALLEST_PARTS(b2, 2, bf16)

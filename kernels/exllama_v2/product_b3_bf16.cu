@@ -3,7 +3,7 @@
 #include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-PAIRS_OF_TILES(b3, 3, bf16, true, 2, 1, 1)
+PAIRS_OF_TILES(b3, 3, bf16, true, 2)
 WHOLE_TILES(b3, 3, bf16, true, 2, 1, 512, 2)
 PARTS_OF_TILES(b3, 3, bf16, true, TWO_ON_HOPPER)
 SMALLEST_PARTS(b3, 3, bf16)

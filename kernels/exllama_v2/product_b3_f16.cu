@@ -2,7 +2,7 @@
 #include "params.h"
 #include "tile_products.cuh"
 
-PAIRS_OF_TILES(b3, 3, f16, true, 2, 1, 1)
+PAIRS_OF_TILES(b3, 3, f16, true, 2)
 WHOLE_TILES(b3, 3, f16, true, 2, 1, 512, 2)
 PARTS_OF_TILES(b3, 3, f16, true, TWO_ON_HOPPER)
 SMALLEST_PARTS(b3, 3, f16)

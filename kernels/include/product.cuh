@@ -36,6 +36,8 @@ struct ProductShape {
     static constexpr uint32_t kRuns = kRunRows < kTileRows ? kTileRows / kRunRows : 1;
     /// Tiles of a unit of product_few.cuh.
     static constexpr uint32_t kUnitTiles = kRunRows > kTileRows ? kRunRows / kTileRows : 1;
+    /// Whether codes are multiplied as subnormals, by product_few.cuh: with more rows of x that has gained nothing.
+    static constexpr bool kOfSubnormals = kTokens == 1 && kUnitTiles == 2 && kHasSubnormals<kBits, Pair>;
     /// Bytes of a piece of x: as many of its columns as a tile has rows.
     static constexpr uint32_t kPieceBytes = kTokens * kTileRows * 2;
 };

@@ -9,7 +9,11 @@
 //   strip 1        | w0 w1 w2 w3 w0 w1 w2 w3 w0 ..        in f32, in registers
 //
 // One row of x lies in shared memory, as much of it as the part of K is long. More rows come as the weights do, in pieces
-// that only one warp reads. Blocks of a multiprocessor read the same x at about the same time: it comes through the L1.
+// that only one warp reads. Blocks of a multiprocessor read the same x at about the same time: up to 8 rows come through the
+// L1.
+//
+// A unit's registers are filled again after it, or early, tile by tile: then loads are on the way while the rest of the unit is
+// multiplied. With several rows of x and two strips only a tile of x is in registers at a time.
 //
 // What is counted while the loop runs is an address for each strip, one for x and a number for scales: counting anew for
 // each tile took more instructions than its product.
@@ -27,6 +31,14 @@ enum class Row {
     whole,
 };
 
+/// When a warp asks for the weights that come next into the registers of a unit.
+enum class Refill {
+    /// After the unit.
+    late,
+    /// After each tile, which takes some registers more.
+    early,
+};
+
 /// Weights on their way to a warp.
 template <class S, int kWarps>
 struct Weights {
@@ -38,8 +50,8 @@ struct Weights {
     /// Of the unit of slot 0 in this round, for this lane: of each strip, and of the high bits where they lie apart.
     const char* tiles_at[S::kStrips];
     const char* high_at[S::kStrips];
-    const char* scales_at;
-    const char* zeros_at;
+    /// Of the strips' scales and zero points, for this lane, in bytes of zero points: scales take twice as many.
+    uint32_t groups_at;
     /// Twice the number of its first run, and one.
     uint32_t twice_run;
 
@@ -55,38 +67,46 @@ struct Weights {
             tiles_at[s] = first + s * strip_bytes + LaneTile<S::kBits>::at(lane);
             high_at[s] = first + s * strip_bytes + LaneTile<S::kBits>::high_at(lane);
         }
-        const size_t groups = size_t(strip) * p.groups;
-        scales_at = static_cast<const char*>(p.scales) + groups * 32 + lane / 4 * 4;
-        zeros_at = static_cast<const char*>(p.zeros) + groups * 16 + lane / 4 * 2;
+        groups_at = strip * p.groups * 16 + lane / 4 * 2;
         twice_run = 2 * unit * kRunsOfUnit + 1;
     }
 
-    /// Lets the unit of `slot` come, `rounds` rounds after this one.
+    /// Lets tile `t` of strip `s` of the unit of `slot` come, `rounds` rounds after this one.
     template <uint32_t slot, uint32_t rounds>
-    GPTQ_DEVICE void read() {
+    GPTQ_DEVICE void read_tile(uint32_t s, uint32_t t) {
+        constexpr uint32_t bytes = (rounds * S::kAhead + slot) * kWarps * kUnitBytes;
+        const uint32_t tile = t * kTileBytes<S::kBits>;
+        tiles[slot][s][t].read_lane(tiles_at[s] + (bytes + tile), high_at[s] + (bytes + tile));
+    }
+
+    /// The same for scales and zero points.
+    template <uint32_t slot, uint32_t rounds>
+    GPTQ_DEVICE void read_groups() {
         constexpr uint32_t units = (rounds * S::kAhead + slot) * kWarps;
-#pragma unroll
-        for (uint32_t s = 0; s < S::kStrips; s++) {
-#pragma unroll
-            for (uint32_t t = 0; t < kTiles; t++) {
-                constexpr uint32_t bytes = units * kUnitBytes;
-                const uint32_t tile = t * kTileBytes<S::kBits>;
-                tiles[slot][s][t].read_lane(tiles_at[s] + (bytes + tile), high_at[s] + (bytes + tile));
-            }
-        }
 #pragma unroll
         for (uint32_t run = 0; run < kRunsOfUnit; run++) {
             const uint32_t group = high_product(twice_run + 2 * (units * kRunsOfUnit + run), p.inverse_of_group);
 #pragma unroll
             for (uint32_t s = 0; s < S::kStrips; s++) {
-                const uint32_t of_strip = s * p.groups + group;
+                const uint32_t at = groups_at + (s * p.groups + group) * 16;
                 auto& to = scales[slot][s];
-                to.scales[run] = load_constant(reinterpret_cast<const uint32_t*>(scales_at + size_t(of_strip) * 32));
+                to.scales[run] = load_constant(reinterpret_cast<const uint32_t*>(static_cast<const char*>(p.scales) + at * 2u));
                 if constexpr (S::kAsymmetric) {
-                    to.zeros[run] = load_constant(reinterpret_cast<const uint16_t*>(zeros_at + size_t(of_strip) * 16));
+                    to.zeros[run] = load_constant(reinterpret_cast<const uint16_t*>(static_cast<const char*>(p.zeros) + at));
                 }
             }
         }
+    }
+
+    /// All of the unit.
+    template <uint32_t slot, uint32_t rounds>
+    GPTQ_DEVICE void read() {
+#pragma unroll
+        for (uint32_t s = 0; s < S::kStrips; s++) {
+#pragma unroll
+            for (uint32_t t = 0; t < kTiles; t++) read_tile<slot, rounds>(s, t);
+        }
+        read_groups<slot, rounds>();
     }
 
     GPTQ_DEVICE void next_round() {
@@ -148,7 +168,12 @@ struct Pieces {
                 if (copy * 4 + lane / 8 < p.rows) {
                     const SharedAddress first = copy % 2 == 0 ? to : four_parts_on(to);
                     const uint32_t before = slot * kSlotBytes + t * S::kPieceBytes + copy * 512;
-                    copy_async_shared_by_warps(first + before, at, wanted);
+                    // Of 16 rows too little stays in the L1 until another block wants it.
+                    if constexpr (S::kTokens > 8) {
+                        copy_async(first + before, at, wanted);
+                    } else {
+                        copy_async_shared_by_warps(first + before, at, wanted);
+                    }
                 }
                 at += size_t(p.in_features) * 8;
             }
@@ -196,7 +221,13 @@ struct WholeRow {
     SharedAddress at;
 
     GPTQ_DEVICE WholeRow(char* row, uint32_t lane, uint32_t unit)
-        : at(shared_address(row + unit * kUnitBytes + lane / 8 * 16)) {}
+        : at(shared_address(row + unit * kUnitBytes + of_lane(lane))) {}
+
+    /// Where a lane reads: its matrices are the parts of a tile one after the other, or a part of both tiles, then the next.
+    GPTQ_DEVICE static uint32_t of_lane(uint32_t lane) {
+        const uint32_t matrix = lane / 8;
+        return S::kOfSubnormals ? matrix % 2 * (kTileRows * 2) + matrix / 2 * 16 : matrix * 16;
+    }
 
     GPTQ_DEVICE void next_round() { at += S::kAhead * kWarps * kUnitBytes; }
 
@@ -211,6 +242,18 @@ struct WholeRow {
         }
     }
 };
+
+/// The operands B of both tiles of a unit: parts of 8 rows, of one tile and the other.
+template <class S, uint32_t slot, int kWarps>
+GPTQ_DEVICE void read_both(const WholeRow<S, kWarps>& source, typename S::Pair (&x)[2 * kTileSteps][2]) {
+#pragma unroll
+    for (uint32_t step = 0; step < kTileSteps; step++) {
+        uint32_t loaded[4];
+        load_matrices(loaded, source.at + (slot * kWarps * WholeRow<S, kWarps>::kUnitBytes + step * (kStepRows * 2)));
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) x[step * 2 + i / 2][i % 2].bits = loaded[i];
+    }
+}
 
 /// Lets the columns [first, first + count) of one row of x come to shared memory; past the last there are zeros.
 template <int kThreads>
@@ -239,21 +282,142 @@ GPTQ_DEVICE void while_true(const Use& use) {
     }
 }
 
-/// sums += W x over a unit, whose x `source` has.
-template <class S, uint32_t slot, class Source>
-GPTQ_DEVICE void add_unit(const Source& source, const LaneTile<S::kBits> (&tiles)[S::kStrips][S::kUnitTiles],
-                          const LaneScales<S> (&scales)[S::kStrips], uint32_t scale_dtype,
+/// Adds the sums of a run, scaled, to those of all.
+template <class S>
+GPTQ_DEVICE void add_run(float (&sums)[S::kTokenTiles][4], const LaneScales<S>& scales, uint32_t scale_dtype,
+                         const float (&of_run)[S::kTokenTiles][4]) {
+    const float2 of_columns = scales.scales_of(0, scale_dtype);
+#pragma unroll
+    for (uint32_t tokens = 0; tokens < S::kTokenTiles; tokens++) {
+        if constexpr (S::kTokens == 1) {
+            sums[tokens][0] = fmaf(of_columns.x, of_run[tokens][0], sums[tokens][0]);
+            sums[tokens][2] = fmaf(of_columns.y, of_run[tokens][2], sums[tokens][2]);
+        } else {
+            add_scaled(sums[tokens], of_columns, of_run[tokens]);
+        }
+    }
+}
+
+/// sums += 2^(bit of column - 24) W x over a unit, for one row of x and codes that are multiplied as subnormals: an A has the
+/// codes of 8 rows of both tiles, which stand at the same bits. Ones in their place make the sums of x.
+template <class S, Refill kRefill, uint32_t slot, class W, int kWarps>
+GPTQ_DEVICE void add_subnormals(const WholeRow<S, kWarps>& source, W& weights, bool more, uint32_t scale_dtype,
+                                float (&sums)[S::kStrips][1][4]) {
+    using Pair = typename S::Pair;
+    static_assert(S::kUnitTiles == 2 && S::kAsymmetric, "2 bits have pairs of tiles and zero points here");
+    constexpr uint32_t kTogether = S::kStrips > 1 ? 2 : 1;
+    // The bits of the lower 8 rows of a step, and of the upper, count differently.
+    constexpr float kUpperToLower = 1.0f / (1 << subnormal_at(2));
+    Pair x[2 * kTileSteps][2];
+    read_both<S, slot>(source, x);
+    constexpr Pair one = {0x00010001u};
+    const Pair ones[4] = {one, one, one, one};
+    float of_ones[2][4] = {};
+#pragma unroll
+    for (uint32_t first = 0; first < S::kStrips; first += kTogether) {
+        float of_run[kTogether][2][4] = {};
+#pragma unroll
+        for (uint32_t part = 0; part < 2 * kTileSteps; part++) {
+            if (first == 0) multiply_accumulate(of_ones[part % 2], ones, x[part]);
+#pragma unroll
+            for (uint32_t s = 0; s < kTogether; s++) {
+                Pair a[4];
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++) {
+                    a[i] = subnormals_of(weights.tiles[slot][first + s][i / 2], part / 2, part % 2 * 2 + i % 2);
+                }
+                multiply_accumulate(of_run[s][part % 2], a, x[part]);
+            }
+        }
+        if (kRefill == Refill::early && more) {
+#pragma unroll
+            for (uint32_t s = 0; s < kTogether; s++) {
+                weights.template read_tile<slot, 1>(first + s, 0);
+                weights.template read_tile<slot, 1>(first + s, 1);
+            }
+        }
+#pragma unroll
+        for (uint32_t s = 0; s < kTogether; s++) {
+            const auto& scales = weights.scales[slot][first + s];
+            const float2 of_columns = scales.scales_of(0, scale_dtype);
+            const float zeros[2] = {small_integer(scales.zeros[0] & 0xff), small_integer(scales.zeros[0] >> 8)};
+#pragma unroll
+            for (uint32_t second = 0; second < 2; second++) {
+                // Where all codes are the zero point, and that is a power of two, both differences are zero, as W x is.
+                const float zero = zeros[second] * float(1 << subnormal_at(second));
+                const float lower = fmaf(-zero, of_ones[0][2 * second], of_run[s][0][2 * second]);
+                const float upper = fmaf(-zero / kUpperToLower, of_ones[1][2 * second], of_run[s][1][2 * second]);
+                float& sum = sums[first + s][0][2 * second];
+                sum = fmaf(second == 0 ? of_columns.x : of_columns.y, fmaf(upper, kUpperToLower, lower), sum);
+            }
+        }
+    }
+    if (more) {
+        if constexpr (kRefill == Refill::early) {
+            weights.template read_groups<slot, 1>();
+        } else {
+            weights.template read<slot, 1>();
+        }
+    }
+}
+
+/// sums += W x over the unit of `slot`, whose x `source` has. If there is `more`, what comes next is asked for, `x_was_read`
+/// included, which copies x.
+template <class S, Refill kRefill, uint32_t slot, class Source, class W, class XWasRead>
+GPTQ_DEVICE void add_unit(const Source& source, W& weights, bool more, const XWasRead& x_was_read, uint32_t scale_dtype,
                           float (&sums)[S::kStrips][S::kTokenTiles][4]) {
     using Pair = typename S::Pair;
-    Pair x[S::kUnitTiles][S::kTokenTiles][kTileSteps][2];
-    source.template read<slot, 0>(x[0]);
-    if constexpr (S::kUnitTiles == 2) source.template read<slot, 1>(x[1]);
-    if constexpr (S::kRunRows < kTileRows) {
+    constexpr bool kEarly = kRefill == Refill::early;
+    const auto& tiles = weights.tiles[slot];
+    const auto& scales = weights.scales[slot];
+    const auto refill = [&](uint32_t first, uint32_t count, uint32_t t) {
+        if constexpr (kEarly) {
 #pragma unroll
-        for (uint32_t s = 0; s < S::kStrips; s++) add_tile<S>(tiles[s][0], scales[s], scale_dtype, x[0], sums[s]);
+            for (uint32_t s = first; s < first + count; s++) {
+                if (more) weights.template read_tile<slot, 1>(s, t);
+            }
+        }
+    };
+    if constexpr (S::kRunRows < kTileRows) {
+        Pair x[S::kTokenTiles][kTileSteps][2];
+        source.template read<slot, 0>(x);
+        if (kEarly) x_was_read();
+#pragma unroll
+        for (uint32_t s = 0; s < S::kStrips; s++) {
+            add_tile<S>(tiles[s][0], scales[s], scale_dtype, x, sums[s]);
+            refill(s, 1, 0);
+        }
+    } else if constexpr (S::kStrips == 2 && (S::kTokens > 8 || (S::kTokens > 1 && S::kBits != 3))) {
+        // Tile after tile: x of one, and what the run adds up to of both strips. Not where unpacking takes many registers.
+        float of_run[S::kStrips][S::kTokenTiles][4] = {};
+        while_true<S::kUnitTiles>([&](auto t) {
+            Pair x[S::kTokenTiles][kTileSteps][2];
+            source.template read<slot, t>(x);
+            if (kEarly && t == S::kUnitTiles - 1) x_was_read();
+#pragma unroll
+            for (uint32_t step = 0; step < kTileSteps; step++) {
+#pragma unroll
+                for (uint32_t s = 0; s < S::kStrips; s++) {
+                    Pair a[4];
+                    unpack(tiles[s][t], step, scales[s].zeros_of(0), a);
+#pragma unroll
+                    for (uint32_t tokens = 0; tokens < S::kTokenTiles; tokens++) {
+                        multiply_accumulate(of_run[s][tokens], a, x[tokens][step]);
+                    }
+                }
+            }
+            refill(0, S::kStrips, t);
+            return true;
+        });
+#pragma unroll
+        for (uint32_t s = 0; s < S::kStrips; s++) add_run<S>(sums[s], scales[s], scale_dtype, of_run[s]);
     } else {
-        // Two chains of products at a time: each waits for the one before.
+        // Strip after strip, or two by turns, so that products do not wait for the one before: x of all tiles.
         constexpr uint32_t kTogether = S::kTokenTiles == 1 && S::kStrips > 1 ? 2 : 1;
+        Pair x[S::kUnitTiles][S::kTokenTiles][kTileSteps][2];
+        source.template read<slot, 0>(x[0]);
+        if constexpr (S::kUnitTiles == 2) source.template read<slot, 1>(x[1]);
+        if (kEarly) x_was_read();
 #pragma unroll
         for (uint32_t first = 0; first < S::kStrips; first += kTogether) {
             float of_run[kTogether][S::kTokenTiles][4] = {};
@@ -271,27 +435,26 @@ GPTQ_DEVICE void add_unit(const Source& source, const LaneTile<S::kBits> (&tiles
                         }
                     }
                 }
+                refill(first, kTogether, t);
             }
 #pragma unroll
             for (uint32_t s = 0; s < kTogether; s++) {
-                const float2 of_columns = scales[first + s].scales_of(0, scale_dtype);
-#pragma unroll
-                for (uint32_t tokens = 0; tokens < S::kTokenTiles; tokens++) {
-                    float(&of_tokens)[4] = sums[first + s][tokens];
-                    if constexpr (S::kTokens == 1) {
-                        of_tokens[0] = fmaf(of_columns.x, of_run[s][tokens][0], of_tokens[0]);
-                        of_tokens[2] = fmaf(of_columns.y, of_run[s][tokens][2], of_tokens[2]);
-                    } else {
-                        add_scaled(of_tokens, of_columns, of_run[s][tokens]);
-                    }
-                }
+                add_run<S>(sums[first + s], scales[first + s], scale_dtype, of_run[s]);
             }
         }
     }
+    if (more) {
+        if constexpr (kEarly) {
+            weights.template read_groups<slot, 1>();
+        } else {
+            weights.template read<slot, 1>();
+        }
+    }
+    if (!kEarly) x_was_read();
 }
 
 /// Shared memory: x, or the sums of all warps, whichever is more. Rust counts the same.
-template <class S, int kWarps, Row kRow>
+template <class S, int kWarps, Row kRow, Refill kRefill>
 GPTQ_DEVICE void multiply_few(const Product& p) {
     GPTQ_SHARED_DYNAMIC(char, shared);
     const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -313,11 +476,15 @@ GPTQ_DEVICE void multiply_few(const Product& p) {
             while_true<S::kAhead>([&](auto slot) {
                 const uint32_t unit = base + slot * kWarps;
                 if (unit >= end) return false;
+                const bool more = unit + S::kAhead * kWarps < end;
                 ready();
-                add_unit<S, slot>(x, weights.tiles[slot], weights.scales[slot], p.scale_dtype, sums);
-                if (unit + S::kAhead * kWarps < end) {
-                    weights.template read<slot, 1>();
-                    used(slot);
+                const auto x_was_read = [&] {
+                    if (more) used(slot);
+                };
+                if constexpr (S::kOfSubnormals) {
+                    add_subnormals<S, kRefill, slot>(x, weights, more, p.scale_dtype, sums);
+                } else {
+                    add_unit<S, kRefill, slot>(x, weights, more, x_was_read, p.scale_dtype, sums);
                 }
                 taken();
                 return true;
@@ -330,7 +497,7 @@ GPTQ_DEVICE void multiply_few(const Product& p) {
     // multiprocessors, and small layers take longer than one after the other.
     if constexpr (kRow == Row::pieces) {
         read_first();
-        wait_for_earlier_kernels();
+        wait_for_earlier_kernels_behind_loads(p.rows);
         let_next_kernel_begin();
         char* const pieces = next_multiple(shared, 128);
         Pieces<S, kWarps> x(p, lane, first, pieces + warp * S::kAhead * Pieces<S, kWarps>::kSlotBytes);
@@ -351,7 +518,7 @@ GPTQ_DEVICE void multiply_few(const Product& p) {
         wait_copies<0>();
     } else {
         if (p.weights_first != 0) read_first();
-        wait_for_earlier_kernels();
+        wait_for_earlier_kernels_behind_loads(p.rows);
         let_next_kernel_begin();
         copy_row<kWarps * int(kWarp)>(p, shared, begin * kTileRows, (end_tile - begin) * kTileRows);
         if (p.weights_first == 0) read_first();
@@ -361,6 +528,13 @@ GPTQ_DEVICE void multiply_few(const Product& p) {
         run(x, [] {}, [](auto) {}, [] {});
     }
 
+    if constexpr (S::kOfSubnormals) {
+#pragma unroll
+        for (uint32_t s = 0; s < S::kStrips; s++) {
+            sums[s][0][0] *= float(1 << (24 - subnormal_at(0)));
+            sums[s][0][2] *= float(1 << (24 - subnormal_at(1)));
+        }
+    }
     // The sums take the place of x.
     __syncthreads();
     constexpr uint32_t kColumns = S::kStrips * kStripColumns;

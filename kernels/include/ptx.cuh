@@ -153,6 +153,9 @@ GPTQ_DEVICE float to_float(f16 value) {
 GPTQ_DEVICE float to_float(bf16 value) { return __uint_as_float(uint32_t(value.bits) << 16); }
 GPTQ_DEVICE float to_float(float value) { return value; }
 
+/// An integer below 2^23, without a conversion, which few lanes do at a time.
+GPTQ_DEVICE float small_integer(uint32_t value) { return __uint_as_float(0x4b000000u | value) - 8388608.0f; }
+
 GPTQ_DEVICE float2 to_floats(f16x2 pair) {
     return make_float2(to_float(f16{uint16_t(pair.bits)}), to_float(f16{uint16_t(pair.bits >> 16)}));
 }
@@ -546,6 +549,15 @@ GPTQ_DEVICE void let_next_kernel_begin() {
 GPTQ_DEVICE void wait_for_earlier_kernels() {
 #if !defined(GPTQ_EMULATOR) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// The same, behind the loads that stand before it. ptxas has no reason to keep ld.global.nc ahead of the wait, and did not
+/// where it had made their branch into predicates: then nothing was on the way while this kernel waited. It moves neither over
+/// an exit: without `work` there is nothing to wait for.
+GPTQ_DEVICE void wait_for_earlier_kernels_behind_loads([[maybe_unused]] uint32_t work) {
+#if !defined(GPTQ_EMULATOR) && __CUDA_ARCH__ >= 900
+    asm volatile("{ .reg .pred p; setp.eq.u32 p, %0, 0; @p exit; griddepcontrol.wait; }" ::"r"(work) : "memory");
 #endif
 }
 

@@ -239,6 +239,25 @@ GPTQ_DEVICE void unpack(const LaneTile<kBits>& tile, uint32_t step, const LaneZe
     }
 }
 
+// A code of 2 bits can also stay where it is: without an exponent the bits of a f16 are code * 2^(s - 24), a subnormal, which
+// tensor cores multiply exactly. That takes one operation for two codes. What it leaves to do comes after the sums, once a
+// run: the powers of two, and the zero point times the sum of x.
+
+/// Whether codes are multiplied as subnormals: those of 2 bits do not fit a bf16 at enough places, and of wider ones too few
+/// share a shift.
+template <int kBits, class Pair>
+constexpr bool kHasSubnormals = false;
+template <>
+inline constexpr bool kHasSubnormals<2, f16x2> = true;
+
+/// At which bit a code of 2 bits stands then: j = 0 and 1, columns g and g + 8, at bit 0 and 2, the same 8 rows on at 4 and 6.
+GPTQ_DEVICE constexpr int subnormal_at(uint32_t j) { return int(j) * 2; }
+
+/// Codes (step, j) as subnormals. Both are known when this is compiled.
+GPTQ_DEVICE f16x2 subnormals_of(const LaneTile<2>& tile, uint32_t step, uint32_t j) {
+    return {tile.words[step / 2] >> (step % 2 * 8) & 0x00030003u << subnormal_at(j)};
+}
+
 /// What the arrangement of tiles needs to know of an element's type.
 template <class X>
 struct PairOf;

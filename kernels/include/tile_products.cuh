@@ -18,53 +18,80 @@
 #define TWO_ON_HOPPER 2
 #endif
 
-// `blocks` is how many a multiprocessor has room for, `ahead` how many units of two tiles, or one, a warp has on the way.
-#define FEW_OF(how, blocks, w, bits, X, tokens, strips, warps, ahead, run, asymmetric)                                        \
-    GPTQ_FAMILY_KERNEL_RESIDENT(m##tokens##_t##strips##_w##warps##_##w##_r##run##_##X, warps * 32, blocks,                    \
-                                GptqProductParams) {                                                                          \
-        gptq::multiply_few<gptq::ProductShape<bits, gptq::X, tokens, strips, ahead, run, asymmetric>, warps, gptq::Row::how>( \
-            params);                                                                                                          \
+// `blocks` is how many a multiprocessor has room for, `ahead` how many units of two tiles, or one, a warp has on the way,
+// `refill` when it asks for more.
+#define FEW_OF(how, blocks, w, bits, X, tokens, strips, warps, ahead, refill, run, asymmetric)             \
+    GPTQ_FAMILY_KERNEL_RESIDENT(m##tokens##_t##strips##_w##warps##_##w##_r##run##_##X, warps * 32, blocks, \
+                                GptqProductParams) {                                                       \
+        using Shape = gptq::ProductShape<bits, gptq::X, tokens, strips, ahead, run, asymmetric>;           \
+        gptq::multiply_few<Shape, warps, gptq::Row::how, gptq::refill>(params);                            \
     }
-#define ONE(blocks, w, bits, X, strips, warps, ahead, run, asymmetric) \
-    FEW_OF(whole, blocks, w, bits, X, 1, strips, warps, ahead, run, asymmetric)
-#define FEW(blocks, w, bits, X, tokens, strips, warps, ahead, run, asymmetric) \
-    FEW_OF(pieces, blocks, w, bits, X, tokens, strips, warps, ahead, run, asymmetric)
+#define ONE(blocks, w, bits, X, strips, warps, ahead, refill, run, asymmetric) \
+    FEW_OF(whole, blocks, w, bits, X, 1, strips, warps, ahead, refill, run, asymmetric)
+#define FEW(blocks, w, bits, X, tokens, strips, warps, ahead, refill, run, asymmetric) \
+    FEW_OF(pieces, blocks, w, bits, X, tokens, strips, warps, ahead, refill, run, asymmetric)
 #define SOME(name, threads, bits, X, tokens, row_warps, tiles, stages, run, asymmetric)                                  \
     GPTQ_FAMILY_KERNEL(name##_##X, threads, GptqProductParams) {                                                         \
         gptq::multiply_some<gptq::ProductShape<bits, gptq::X, tokens, 2, 1, run, asymmetric>, row_warps, tiles, stages>( \
             params);                                                                                                     \
     }
 
-// Groups in whole pairs of tiles. `ahead` is for blocks that have registers for it, `wide` and `widest` how many blocks of
-// 16 warps with two strips, and of 8 warps with four, a multiprocessor has room for.
-#define PAIRS_OF_TILES(w, bits, X, asymmetric, ahead, wide, widest)        \
-    ONE(4, w, bits, X, 1, 8, ahead, 128, asymmetric)                       \
-    ONE(2, w, bits, X, 1, 16, ahead, 128, asymmetric)                      \
-    ONE(1 + wide, w, bits, X, 2, 8, ahead, 128, asymmetric)                \
-    ONE(wide, w, bits, X, 2, 16, 1, 128, asymmetric)                       \
-    FEW(2, w, bits, X, 8, 1, 16, 1, 128, asymmetric)                       \
-    FEW(2 * wide, w, bits, X, 8, 2, 8, 1, 128, asymmetric)                 \
-    FEW(wide, w, bits, X, 8, 2, 16, 1, 128, asymmetric)                    \
-    FEW(1, w, bits, X, 16, 2, 16, 1, 128, asymmetric)                      \
-    FEW(widest, w, bits, X, 16, 4, 8, 1, 128, asymmetric)
+namespace gptq {
+
+/// What registers leave room for, by the width of codes: so many blocks to a multiprocessor without a spill.
+template <int kWide, Refill kOneRefill, int kNarrow, int kFar, int kEightOf4, int kEightOf8, Refill kEightRefill>
+struct Room {
+    /// Of 16 warps with two strips.
+    static constexpr int wide = kWide;
+    /// With two strips of one row of x: when they ask for more, how many of 4 warps, and the units that each of those has on
+    /// the way.
+    static constexpr Refill one_refill = kOneRefill;
+    static constexpr int narrow = kNarrow, far = kFar;
+    /// With two strips of eight rows of x: of 4 warps and of 8, and when they ask for more.
+    static constexpr int eight_of_4 = kEightOf4, eight_of_8 = kEightOf8;
+    static constexpr Refill eight_refill = kEightRefill;
+};
+using room_b2 = Room<TWO_ON_HOPPER, Refill::late, 4, 3, 6, 3, Refill::early>;
+using room_b3 = Room<1, Refill::early, 4, 3, 5, 3, Refill::late>;
+using room_b4 = Room<2, Refill::late, 5, 2, 6, 4, Refill::late>;
+using room_b4s = Room<2, Refill::late, 6, 2, 7, 4, Refill::early>;
+using room_b8 = Room<1, Refill::late, 5, 1, 5, 2, Refill::early>;
+using room_b8s = room_b8;
+
+}  // namespace gptq
+
+// Groups in whole pairs of tiles. `ahead` is for blocks that have registers for it.
+#define PAIRS_OF_TILES(w, bits, X, asymmetric, ahead)                                                 \
+    ONE(4, w, bits, X, 1, 8, ahead, Refill::early, 128, asymmetric)                                   \
+    ONE(2, w, bits, X, 1, 16, ahead, Refill::early, 128, asymmetric)                                  \
+    ONE(gptq::room_##w::narrow, w, bits, X, 2, 4, gptq::room_##w::far, Refill::late, 128, asymmetric) \
+    ONE(1 + gptq::room_##w::wide, w, bits, X, 2, 8, ahead, room_##w::one_refill, 128, asymmetric)     \
+    ONE(gptq::room_##w::wide, w, bits, X, 2, 16, 1, room_##w::one_refill, 128, asymmetric)            \
+    FEW(2, w, bits, X, 8, 1, 16, 1, Refill::late, 128, asymmetric)                                    \
+    FEW(gptq::room_##w::eight_of_4, w, bits, X, 8, 2, 4, 1, room_##w::eight_refill, 128, asymmetric)  \
+    FEW(gptq::room_##w::eight_of_8, w, bits, X, 8, 2, 8, 1, room_##w::eight_refill, 128, asymmetric)  \
+    FEW(gptq::room_##w::wide, w, bits, X, 8, 2, 16, 1, room_##w::eight_refill, 128, asymmetric)       \
+    FEW(4, w, bits, X, 16, 2, 4, ahead, Refill::late, 128, asymmetric)                                \
+    FEW(2, w, bits, X, 16, 2, 8, ahead, Refill::late, 128, asymmetric)                                \
+    FEW(1, w, bits, X, 16, 2, 16, 1, Refill::early, 128, asymmetric)
 
 // Groups in whole tiles. `tiles` is how many a warp has of a stage, and `stages` how many of those there are.
 #define WHOLE_TILES(w, bits, X, asymmetric, ahead, wide, m32_threads, m64_tiles) \
-    ONE(wide, w, bits, X, 2, 16, ahead, 64, asymmetric)                          \
-    FEW(wide, w, bits, X, 8, 2, 16, 1, 64, asymmetric)                           \
-    FEW(2, w, bits, X, 16, 2, 8, 2, 64, asymmetric)                              \
+    ONE(wide, w, bits, X, 2, 16, ahead, Refill::late, 64, asymmetric)            \
+    FEW(wide, w, bits, X, 8, 2, 16, 1, Refill::late, 64, asymmetric)             \
+    FEW(2, w, bits, X, 16, 2, 8, 2, Refill::late, 64, asymmetric)                \
     SOME(m32_##w##_r64, m32_threads, bits, X, 32, 2, 1, 4, 64, asymmetric)       \
     SOME(m64_##w##_r64, 256, bits, X, 64, 1, m64_tiles, 4, 64, asymmetric)
 
 // Smaller groups.
-#define PARTS_OF_TILES(w, bits, X, asymmetric, blocks)             \
-    ONE(blocks, w, bits, X, 2, 16, 1, 32, asymmetric)              \
-    FEW(blocks, w, bits, X, 8, 2, 16, 1, 32, asymmetric)           \
-    SOME(m64_##w##_r32, 256, bits, X, 64, 1, 2, 4, 32, asymmetric) \
-    FEW(blocks, w, bits, X, 8, 2, 16, 1, 16, asymmetric)           \
+#define PARTS_OF_TILES(w, bits, X, asymmetric, blocks)                 \
+    ONE(blocks, w, bits, X, 2, 16, 1, Refill::late, 32, asymmetric)    \
+    FEW(blocks, w, bits, X, 8, 2, 16, 1, Refill::late, 32, asymmetric) \
+    SOME(m64_##w##_r32, 256, bits, X, 64, 1, 2, 4, 32, asymmetric)     \
+    FEW(blocks, w, bits, X, 8, 2, 16, 1, Refill::late, 16, asymmetric) \
     SOME(m64_##w##_r16, 256, bits, X, 64, 1, 2, 4, 16, asymmetric)
-#define SMALLEST_PARTS(w, bits, X)          \
-    FEW(2, w, bits, X, 8, 2, 8, 1, 8, true) \
+#define SMALLEST_PARTS(w, bits, X)                        \
+    FEW(2, w, bits, X, 8, 2, 8, 1, Refill::late, 8, true) \
     SOME(m64_##w##_r8, 256, bits, X, 64, 1, 2, 4, 8, true)
 
 // Tiles, for 17 rows and more, with and without wgmma (product_tile.cuh): g64_c256 is 64 rows of x by 256 columns with wgmma,

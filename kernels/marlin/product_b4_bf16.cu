@@ -3,7 +3,7 @@
 #include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-PAIRS_OF_TILES(b4s, 4, bf16, false, 2, 2, TWO_ON_HOPPER)
+PAIRS_OF_TILES(b4s, 4, bf16, false, 2)
 WHOLE_TILES(b4s, 4, bf16, false, 2, 2, 512, 2)
 PARTS_OF_TILES(b4s, 4, bf16, false, TWO_ON_HOPPER)
 #endif

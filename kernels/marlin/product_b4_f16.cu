@@ -2,6 +2,6 @@
 #include "params.h"
 #include "tile_products.cuh"
 
-PAIRS_OF_TILES(b4s, 4, f16, false, 2, 2, TWO_ON_HOPPER)
+PAIRS_OF_TILES(b4s, 4, f16, false, 2)
 WHOLE_TILES(b4s, 4, f16, false, 2, 2, 512, 2)
 PARTS_OF_TILES(b4s, 4, f16, false, TWO_ON_HOPPER)

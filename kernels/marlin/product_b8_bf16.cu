@@ -3,7 +3,7 @@
 #include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-PAIRS_OF_TILES(b8s, 8, bf16, false, 1, 1, 1)
+PAIRS_OF_TILES(b8s, 8, bf16, false, 1)
 WHOLE_TILES(b8s, 8, bf16, false, 1, 1, 512, 1)
 PARTS_OF_TILES(b8s, 8, bf16, false, 1)
 #endif

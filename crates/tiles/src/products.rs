@@ -5,6 +5,7 @@
 //! that divide all the work evenly. The some (`m32`, `m64`) do what is left: layers of 2 and 3 bits and of small groups, and
 //! GPUs whose blocks have little shared memory. The numbers here are those of that file.
 
+mod few;
 mod tile;
 
 use std::fmt;
@@ -24,9 +25,6 @@ const MOST_SPLITS: usize = 64;
 const LEAST_TILES: usize = 4;
 /// Pieces of x begin at a multiple of this in shared memory, which is aligned to less.
 const PIECES_ALIGNMENT: usize = 128;
-/// Tiles of K from which it is long for one row of x, and less so.
-const LONG_TILES: usize = 256;
-const MEDIUM_TILES: usize = 64;
 /// Threads that a multiprocessor has registers for, of the few.
 const MOST_THREADS_AT_ONCE: usize = 1280;
 /// Blocks of the few on a multiprocessor from which on nobody counts them: registers leave no room for more.
@@ -56,9 +54,9 @@ pub enum Kind {
     Few {
         /// 1, 8 or 16.
         rows: usize,
-        /// 1, 2 or 4.
+        /// 1 or 2.
         strips: usize,
-        /// 8 or 16.
+        /// 4, 8 or 16.
         warps: usize,
     },
     /// `m{rows}`: up to so many rows of x, a number of strips to a block that each launch chooses.
@@ -116,23 +114,6 @@ pub struct Variant {
     pub few_run_rows: usize,
 }
 
-/// Rows of x, strips and warps of the few, for each run.
-const FEW_OF_128: [[usize; 3]; 9] = [
-    [1, 1, 8],
-    [1, 1, 16],
-    [1, 2, 8],
-    [1, 2, 16],
-    [8, 1, 16],
-    [8, 2, 8],
-    [8, 2, 16],
-    [16, 2, 16],
-    [16, 4, 8],
-];
-const FEW_OF_64: [[usize; 3]; 3] = [[1, 2, 16], [8, 2, 16], [16, 2, 8]];
-const FEW_OF_32: [[usize; 3]; 2] = [[1, 2, 16], [8, 2, 16]];
-const FEW_OF_16: [[usize; 3]; 1] = [[8, 2, 16]];
-const FEW_OF_8: [[usize; 3]; 1] = [[8, 2, 8]];
-
 const EVERY_OTHER_KIND: [Kind; 18] = [
     Kind::Some { rows: 32 },
     Kind::Some { rows: 64 },
@@ -187,13 +168,7 @@ impl Variant {
 
     /// The kernels that there are.
     pub fn kinds(self) -> impl Iterator<Item = Kind> {
-        let few: &[[usize; 3]] = match self.few_run_rows {
-            128 => &FEW_OF_128,
-            64 => &FEW_OF_64,
-            32 => &FEW_OF_32,
-            16 => &FEW_OF_16,
-            _ => &FEW_OF_8,
-        };
+        let few = few::blocks(self.few_run_rows);
         let few = few.iter().map(|&[rows, strips, warps]| Kind::Few { rows, strips, warps });
         let listed = move |kind: &Kind| match (self.run_rows, *kind) {
             (run, Kind::Tile { rows, columns, groups }) => {
@@ -218,14 +193,11 @@ impl Variant {
         TILE_ROWS / self.run_rows
     }
 
-    /// Tiles of each strip that a warp of the few has on the way.
-    fn few_tiles(self, rows: usize, strips: usize, warps: usize) -> usize {
-        let wide = self.bits == Bits::EIGHT;
-        match (self.few_run_rows, rows, strips, warps) {
-            (128, 1, 1, _) | (128, 1, 2, 8) if !wide => 4,
-            (128, ..) => 2,
-            (64, 1, ..) if !wide => 2,
-            (64, 16, ..) => 2,
+    /// Tiles of each strip that a warp of the few has on the way, where x comes in pieces.
+    fn few_tiles(self, rows: usize, warps: usize) -> usize {
+        match (self.few_run_rows, rows, warps) {
+            (128, 16, 4 | 8) if self.bits != Bits::EIGHT => 4,
+            (128, ..) | (64, 16, _) => 2,
             _ => 1,
         }
     }
@@ -382,7 +354,7 @@ impl Product {
         let of_kind = |kind: Kind| Self::of_kind(layer, variant, kind, gpu).filter(fits);
         let mut chosen: Vec<Self> = Vec::new();
         for product in variant.kinds().filter(|kind| matches!(kind, Kind::Few { .. })).filter_map(of_kind) {
-            let block = block_of_few(layer, variant, gpu, product.rows);
+            let block = few::block_of(layer, variant, gpu, product.rows);
             match chosen.last_mut() {
                 Some(last) if last.rows == product.rows => {
                     if [product.strips, product.threads / WARP] == block {
@@ -418,7 +390,7 @@ impl Product {
             Kind::Few { rows, strips, warps } => {
                 let x_bytes = match rows {
                     1 => layer.tiles * piece,
-                    _ => warps * variant.few_tiles(rows, strips, warps) * piece + PIECES_ALIGNMENT,
+                    _ => warps * variant.few_tiles(rows, warps) * piece + PIECES_ALIGNMENT,
                 };
                 Some(Self {
                     kind,
@@ -495,30 +467,6 @@ pub(crate) fn dense_from(layer: &Arrangement, variant: Variant, products: &[Prod
         weights if weights <= SMALL_WEIGHTS => small,
         weights if weights <= MEDIUM_WEIGHTS => medium,
         _ => large,
-    }
-}
-
-/// Strips and warps of a block of the few, where there is a choice: what was fastest on an H200, by how many blocks run at
-/// once.
-///
-/// Small blocks come and go without a multiprocessor running dry. Where K is long, more warps share it, and more strips a row
-/// of x that takes much shared memory. With several rows of x more strips share each piece of it.
-fn block_of_few(layer: &Arrangement, variant: Variant, gpu: GpuShape, rows: usize) -> [usize; 2] {
-    let fits = |strips: usize, blocks: usize| layer.strips <= strips * blocks * gpu.multiprocessors;
-    let (narrow, long) = (fits(1, 2), layer.tiles > LONG_TILES);
-    match (rows, variant.bits) {
-        (1..=8, Bits::EIGHT) => [1, 16],
-        (1, _) if narrow => [1, if layer.tiles > MEDIUM_TILES { 16 } else { 8 }],
-        (1, Bits::TWO) => [2, if fits(2, 2) { 16 } else { 8 }],
-        (1, Bits::THREE) => [if fits(2, 2) { 2 } else { 1 }, 8],
-        (1, _) if long => [2, 16],
-        (1, _) if fits(2, 3) && !fits(2, 2) => [2, 8],
-        (1, _) => [1, 8],
-        (2..=8, _) if narrow => [1, 16],
-        (2..=8, _) => [2, if fits(2, 2) { 16 } else { 8 }],
-        (_, Bits::TWO) => [4, 8],
-        (_, Bits::FOUR) if variant.fixed_zeros && !fits(2, 2) => [4, 8],
-        _ => [2, 16],
     }
 }
 
@@ -633,9 +581,15 @@ mod tests {
             [product.strips, product.threads / WARP]
         };
         assert_eq!([block(4096, 4096, 1), block(11008, 4096, 1)], [[1, 8], [1, 16]]);
-        assert_eq!([block(4096, 11008, 1), block(4096, 14336, 1)], [[2, 8], [1, 8]]);
+        assert_eq!([block(4096, 11008, 1), block(4096, 14336, 1)], [[2, 8], [2, 4]]);
         assert_eq!([block(8192, 8192, 1), block(28672, 8192, 1)], [[1, 8], [2, 16]]);
-        assert_eq!([block(4096, 4096, 8), block(8192, 28672, 8)], [[1, 16], [2, 8]]);
-        assert_eq!([block(4096, 4096, 16), block(8192, 28672, 16)], [[2, 16], [4, 8]]);
+        assert_eq!(
+            [block(4096, 4096, 8), block(4096, 14336, 8), block(8192, 28672, 8)],
+            [[1, 16], [2, 8], [2, 4]]
+        );
+        assert_eq!(
+            [block(4096, 4096, 16), block(8192, 8192, 16), block(8192, 28672, 16)],
+            [[2, 16], [2, 8], [2, 4]]
+        );
     }
 }

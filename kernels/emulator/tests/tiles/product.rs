@@ -147,7 +147,7 @@ fn products_are_as_near_as_rounding_allows(family: &Family) {
         }
     }
     assert!(
-        ran.len() == 28 && ran.values().all(|&times| times > 0) && divided > 5,
+        ran.len() == 30 && ran.values().all(|&times| times > 0) && divided > 5,
         "{}: ran {ran:?}, {divided} with a divided K",
         family.name
     );
