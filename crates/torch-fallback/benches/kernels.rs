@@ -126,14 +126,24 @@ fn data(case: &str) -> Option<Data> {
 #[divan::bench(args = cases(&[2, 3, 4, 8], &[1, 2, 4, 6, 8, 24]))]
 fn stream(bencher: Bencher<'_, '_>, case: &str) {
     let data = data(case).unwrap();
-    // A family without such a kernel is measured on nothing.
-    let Some(fused) = data.family.fused(data.bits, data.rows) else { return bencher.bench_local(|| ()) };
-    let mut totals = vec![0.0; data.rows * COLUMNS];
-    let mut sums = totals.clone();
+    let (fused, grouped) =
+        (data.family.fused(data.bits, data.rows, COLUMNS), data.family.grouped(data.bits, data.rows));
+    let mut values = vec![0.0; data.rows * COLUMNS];
+    let mut sums = values.clone();
     let bytes = BytesCount::new(size_of_val(&data.words[..]));
-    bencher.counter(bytes).counter(data.products(COLUMNS)).bench_local(|| {
-        fused.run(&data.run(), data.x(), Totals { values: &mut totals, sums: &mut sums, stride: COLUMNS });
-    });
+    let bencher = bencher.counter(bytes).counter(data.products(COLUMNS));
+    match (fused, grouped) {
+        (Some(fused), _) => bencher.bench_local(|| {
+            let totals = Totals { values: &mut values, sums: &mut sums, stride: COLUMNS };
+            fused.run(&data.run(), data.x(), totals);
+        }),
+        (None, Some(grouped)) => bencher.bench_local(|| {
+            let totals = Totals { values: &mut values, sums: &mut [], stride: COLUMNS };
+            grouped.run(&data.run(), data.x(), totals);
+        }),
+        // A family without such a kernel is measured on nothing.
+        (None, None) => bencher.bench_local(|| ()),
+    }
 }
 
 /// A tile of weights into a panel.

@@ -1,7 +1,7 @@
 //! The fast path: strips of columns, multiplied by the kernels of an instruction set.
 //!
-//! Few rows of x [`stream`] the packed words: each is read once and used at once. For more, a [`panel`] of weights is
-//! unpacked into a core's first-level cache and stays there while all rows pass over it.
+//! Few rows of x [`stream`] the packed words: each is read once and used at once. More pass over a run of rows of a strip
+//! that stays in a core's first-level cache: see [`panel`].
 
 mod panel;
 mod stream;
@@ -23,7 +23,7 @@ use stream::Division;
 /// Rows of x in one piece: their sums in a strip of columns fit a core's second-level cache.
 const PIECE: usize = 256;
 /// The most rows of x that stream, in any family.
-const STREAM_ROWS: usize = 40;
+const STREAM_ROWS: usize = 8;
 
 /// What the fast path knows of a layer.
 pub(crate) struct Fast {
@@ -142,13 +142,14 @@ impl Fast {
             let (packed, rest) = scratch.split_at_mut(rows * self.rows_of_x(layer).words(MAX_X_BLOCK));
             let x = self.rows_of_x(layer).pack(families, self.format, x, packed);
             let piece = Piece { fast: self, layer, x };
-            let division = Division::of(layer, self.run_rows, rows, rayon::current_num_threads());
-            match x.family.fused(self.format, rows) {
-                Some(fused) if division.floats() <= rest.len() => {
+            if let Some(fused) = x.family.fused(self.format, rows, n) {
+                let division = Division::of(layer, self.run_rows, rows, rayon::current_num_threads());
+                if division.floats() <= rest.len() {
                     piece.stream(fused, &division, out, bytemuck::cast_slice_mut(rest));
+                    continue;
                 }
-                _ => piece.multiply(out),
             }
+            piece.multiply(out);
         }
         Ok(())
     }

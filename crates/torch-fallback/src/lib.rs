@@ -33,9 +33,9 @@
 //! - **Kernels are chosen when a model is opened**, by what the processor has: AVX-512 with VBMI and VNNI (and BF16, if it
 //!   is there), AVX2 with FMA, or plain code. The option `torch.isa` overrides the choice. Elsewhere than on x86-64 there
 //!   is only plain code.
-//! - **Nothing is repacked.** Codes are read where the checkpoint maps them. Up to some thirty rows of x stream each word
-//!   once; for more, a tile of weights is unpacked into a core's cache and multiplied with all of them. The price:
-//!   every call unpacks again.
+//! - **Nothing is repacked.** Codes are read where the checkpoint maps them. A few rows of x stream each word once; more
+//!   pass over a strip of words in a core's cache, and unpack it each time or once, whichever is faster. The price: every
+//!   call unpacks again.
 //! - **Act-order layers are the exception.** They keep a copy of their words in the order of groups, about as large as
 //!   the layer and reported as such. `torch.sorted_copy=false` does without it, and then such layers take the plain
 //!   path.

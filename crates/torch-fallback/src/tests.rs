@@ -150,6 +150,7 @@ fn cases() -> Vec<Case> {
             (104, 352, 128, DType::F16),
             (64, 384, 192, DType::F16),
             (2 * 512 + 24, 96, 96, DType::F16),
+            (1024, 96, 32, DType::F16),
         ] {
             cases.push(Case { n, k, group, scales, bits, ..base });
         }
@@ -161,7 +162,7 @@ fn cases() -> Vec<Case> {
 fn every_kernel_agrees_with_the_plain_path() {
     for case in cases() {
         let layer = layer(case);
-        for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 25, 32, 40, 41] {
+        for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25, 32, 33, 41] {
             check::<f32>(&layer, rows, 4e-7);
             check::<f16>(&layer, rows, 3e-4);
             check::<bf16>(&layer, rows, 2.5e-3);

@@ -1,31 +1,88 @@
-//! Many rows of x: a tile of weights is unpacked once for all of them.
+//! Many rows of x: strips of columns, each of which one thread multiplies with all rows.
+//!
+//! A run of rows of a strip is so few words that they stay in a core's first-level cache while rows of x pass over them. Where
+//! unpacking them each time costs little, groups of rows do just that. Otherwise a *panel* is unpacked once for all rows.
 
-use crate::kernel::{MAX_TILE, PANEL_WORDS, Totals};
+use crate::kernel::{Grouped, MAX_TILE, PANEL_WORDS, Totals};
 use crate::tasks::{ColumnsOf, for_each_strip};
 use crate::x::Slices;
 
 use super::strip::{Strip, Tail};
 use super::{PIECE, Piece};
 
-/// The most columns of a strip.
-const WIDTH: usize = 256;
+/// The most columns of a strip. Rows of words are read as far from memory.
+const WIDTH: usize = 768;
+/// The same where panels are unpacked.
+const PANELS_WIDTH: usize = 256;
 /// The most sums of a strip: a part of a core's second-level cache, with room for x.
 const SUMS: usize = 128 * PIECE;
 
 impl Piece<'_> {
     /// Writes the product of the piece to `out`, strip by strip.
     pub(super) fn multiply<T: Slices>(&self, out: &mut [T]) {
-        let n = self.layer.out_features();
-        let width = (SUMS / self.x.rows / MAX_TILE * MAX_TILE).min(WIDTH);
-        for_each_strip(out, n, MAX_TILE, n.div_ceil(width), |strip| self.multiply_strip(strip));
+        let (n, rows) = (self.layer.out_features(), self.x.rows);
+        let grouped = self.x.family.grouped(self.fast.format, rows);
+        let widest = if grouped.is_some() { WIDTH } else { PANELS_WIDTH };
+        let width = (SUMS / rows / MAX_TILE * MAX_TILE).min(widest);
+        // As many for one thread as for another.
+        let strips = n.div_ceil(width).next_multiple_of(rayon::current_num_threads());
+        for_each_strip(out, n, MAX_TILE, strips.min(n.div_ceil(MAX_TILE)), |strip| match rows * width {
+            // Room for the sums is cleared first: no more of it than is needed.
+            sums if sums <= SUMS / 4 => self.multiply_strip::<T, { SUMS / 4 }>(grouped, width, strip),
+            sums if sums <= SUMS / 2 => self.multiply_strip::<T, { SUMS / 2 }>(grouped, width, strip),
+            _ => self.multiply_strip::<T, SUMS>(grouped, width, strip),
+        });
     }
 
-    fn multiply_strip<T: Slices>(&self, mut out: ColumnsOf<'_, T>) {
+    /// A strip of at most `stride` columns.
+    fn multiply_strip<T: Slices, const SUMS: usize>(
+        &self,
+        grouped: Option<Grouped>,
+        stride: usize,
+        mut out: ColumnsOf<'_, T>,
+    ) {
         let mut totals = [0.0f32; SUMS];
-        let stride = (SUMS / self.x.rows).min(WIDTH);
-        let mut panels = [0u32; PANEL_WORDS];
         let (mut scales, mut offsets) = ([0.0; WIDTH], [0.0; WIDTH]);
         let mut strip = Strip::new(self, out.columns(), &mut scales, &mut offsets);
+        let width = strip.width();
+        match grouped {
+            Some(grouped) => self.add_groups(grouped, &mut strip, &mut totals, stride),
+            None => self.add_panels(&mut strip, &mut totals, stride),
+        }
+
+        let mut bias = [0.0f32; WIDTH];
+        if let Some(values) = self.layer.bias() {
+            values.read(out.columns(), &mut bias[..width]);
+        }
+        for (row, totals) in totals.chunks_exact_mut(stride).take(self.x.rows).enumerate() {
+            for (total, bias) in totals.iter_mut().zip(&bias[..width]) {
+                *total += bias;
+            }
+            T::narrow_all(&totals[..width], out.row(row));
+        }
+    }
+
+    fn add_groups(&self, grouped: Grouped, strip: &mut Strip<'_>, totals: &mut [f32], stride: usize) {
+        let (width, tile) = (strip.width(), grouped.tile);
+        let whole = width / tile * tile;
+        let mut tail = (whole < width).then(Tail::new);
+        for run in 0..self.runs() {
+            let x = self.x.run(run, 0..self.x.rows);
+            let words = strip.enter(run);
+            if whole > 0 {
+                let totals = Totals { values: &mut *totals, sums: &mut [], stride };
+                grouped.run(&words.narrow(0..whole), x, totals);
+            }
+            if let Some(tail) = &mut tail {
+                let run = tail.copy(&words, whole..width, tile);
+                let totals = Totals { values: &mut totals[whole..], sums: &mut [], stride };
+                grouped.run(&run, x, totals);
+            }
+        }
+    }
+
+    fn add_panels(&self, strip: &mut Strip<'_>, totals: &mut [f32], stride: usize) {
+        let mut panels = [0u32; PANEL_WORDS];
         let mut tail = Tail::new();
         let (width, family) = (strip.width(), self.x.family);
         let tile = family.tile;
@@ -59,17 +116,6 @@ impl Piece<'_> {
                     }
                 }
             }
-        }
-
-        let mut bias = [0.0f32; WIDTH];
-        if let Some(values) = self.layer.bias() {
-            values.read(out.columns(), &mut bias[..width]);
-        }
-        for (row, totals) in totals.chunks_exact_mut(stride).take(self.x.rows).enumerate() {
-            for (total, bias) in totals.iter_mut().zip(&bias[..width]) {
-                *total += bias;
-            }
-            T::narrow_all(&totals[..width], out.row(row));
         }
     }
 }

@@ -10,7 +10,7 @@ use gptq_core::format::packing::{BLOCK, Pieces};
 use half::slice::HalfFloatSliceExt;
 
 use super::simd::{self, Simd};
-use super::{Family, Fuse, Multiply, Run, RunOfX, Totals, Unpack, X};
+use super::{Family, Fuse, FuseRun, Multiply, Run, RunOfX, Totals, Unpack, X};
 
 /// Weights in f32.
 pub(super) static FLOATS: Family = Family {
@@ -20,10 +20,11 @@ pub(super) static FLOATS: Family = Family {
     rows: 6,
     widen: |from, to| from.convert_to_f32_slice(to),
     pack: |_| floats_pack,
-    stream_rows: 12,
-    fused_rows: 6,
+    grouped_rows: 12,
+    group_rows: 6,
     lanes: 8,
     fused: floats_fused,
+    fused_run: floats_fused_run,
     unpack: floats_unpack,
     multiply: floats_multiply,
 };
@@ -169,9 +170,10 @@ impl Simd for Floats {
 }
 
 instances! {
-    "avx2,fma", Floats: floats_fused, floats_unpack, floats_multiply;
+    "avx2,fma", Floats: floats_fused, floats_fused_run, floats_unpack, floats_multiply;
     bits [2 3 4 8];
     fused [1 x 4, 2 x 4, 3 x 2, 4 x 2, 5 x 2, 6 x 2];
+    runs [3 x 2, 4 x 2, 5 x 2, 6 x 2];
     tile [2];
     rows [1 2 3 4 5] 6
 }

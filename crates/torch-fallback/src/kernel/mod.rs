@@ -12,9 +12,10 @@
 #[cfg(target_arch = "x86_64")]
 macro_rules! instances {
     (
-        $features:literal, $simd:ident: $fused:ident, $unpack:ident, $multiply:ident;
+        $features:literal, $simd:ident: $fused:ident, $fused_run:ident, $unpack:ident, $multiply:ident;
         bits [$($bits:literal)*];
         fused [$($rows:literal x $vectors:literal),*];
+        runs [$($run_rows:literal x $run_vectors:literal),*];
         tile [$tile:literal];
         rows [$($panel_rows:literal)*] $most_rows:literal
     ) => {
@@ -31,6 +32,27 @@ macro_rules! instances {
             fn by_rows<const BITS: usize>(rows: usize) -> Option<Fuse> {
                 match rows {
                     $($rows => Some(kernel::<BITS, $rows, $vectors>),)*
+                    _ => None,
+                }
+            }
+            match bits {
+                $($bits => by_rows::<$bits>(rows),)*
+                _ => None,
+            }
+        }
+
+        fn $fused_run(bits: usize, rows: usize) -> Option<FuseRun> {
+            #[target_feature(enable = $features)]
+            unsafe fn kernel<const BITS: usize, const MR: usize, const NV: usize>(
+                run: &Run<'_>,
+                x: X<'_>,
+                totals: Totals<'_>,
+            ) {
+                simd::fused_run::<$simd, BITS, MR, NV>(run, x, totals);
+            }
+            fn by_rows<const BITS: usize>(rows: usize) -> Option<FuseRun> {
+                match rows {
+                    $($run_rows => Some(kernel::<BITS, $run_rows, $run_vectors>),)*
                     _ => None,
                 }
             }
@@ -200,7 +222,7 @@ impl X<'_> {
 pub(crate) struct Totals<'a> {
     /// Over all runs so far.
     pub(crate) values: &'a mut [f32],
-    /// Of the run that a streaming kernel is in; 0 before and after. Empty for the others.
+    /// Of the run that a kernel is in which goes block by block; 0 before and after. Empty for the others.
     pub(crate) sums: &'a mut [f32],
     pub(crate) stride: usize,
 }
@@ -216,23 +238,39 @@ impl Totals<'_> {
     }
 }
 
-/// Multiplies rows of x with a strip, reading each word once from memory. Columns are a multiple of [`Fused::tile`].
-///
-/// Kernels take as many rows as there are registers for their sums. More rows are divided into groups of about equal
-/// size, which pass one after another over the same few words.
+/// Multiplies few rows of x with a strip, reading each word once from memory. Columns are a multiple of [`Fused::tile`].
 #[derive(Clone, Copy)]
 pub(crate) struct Fused {
     pub(crate) tile: usize,
-    /// Rows in a group, how many such groups there are, and their kernel.
-    groups: [(usize, usize, Fuse); 2],
+    kernel: FusedKernel,
 }
 
-/// Columns that groups of rows pass over in turn: a multiple of every kernel's, whose words stay in a first-level cache.
-const GROUP_COLUMNS: usize = 192;
+#[derive(Clone, Copy)]
+enum FusedKernel {
+    /// Block by block.
+    Blocks(Fuse),
+    /// A whole run at once.
+    Runs(FuseRun),
+}
+
+/// Multiplies more rows of x than a kernel takes: they are divided into groups of about equal size, which pass one after
+/// another over the same words. Columns are a multiple of [`Grouped::tile`].
+#[derive(Clone, Copy)]
+pub(crate) struct Grouped {
+    pub(crate) tile: usize,
+    /// Rows in a group, how many such groups there are, and their kernel.
+    groups: [(usize, usize, FuseRun); 2],
+}
+
+/// Rows of words that lie a multiple of so many words apart take the same places of a first-level cache.
+const CACHE_WAY: usize = 4096 / size_of::<u32>();
+/// The fewest rows of x that multiply a whole run at once: with fewer, memory decides, and it is faster block by block.
+const RUN_AT_ONCE_ROWS: usize = 5;
 
 type Widen = unsafe fn(&[f16], &mut [f32]);
 type Pack = unsafe fn(&[f32], &mut [u32], &mut RunOfX) -> bool;
 type Fuse = unsafe fn(&Run<'_>, usize, X<'_>, Totals<'_>);
+type FuseRun = unsafe fn(&Run<'_>, X<'_>, Totals<'_>);
 type Unpack = unsafe fn(&Run<'_>, &mut [u32]);
 type Multiply = unsafe fn(&Run<'_>, &[u32], X<'_>, Totals<'_>);
 
@@ -249,13 +287,15 @@ pub(crate) struct Family {
     pub(crate) rows: usize,
     widen: Widen,
     pack: fn(usize) -> Pack,
-    /// The most rows of x that stream.
-    pub(crate) stream_rows: usize,
-    /// The most rows of a streaming kernel, and columns of its vectors.
-    fused_rows: usize,
+    /// The most rows of x that are multiplied in groups, and of a group.
+    grouped_rows: usize,
+    group_rows: usize,
+    /// Columns of a vector.
     lanes: usize,
     /// For `(bits, rows of x)`, where such a kernel is made.
     fused: fn(usize, usize) -> Option<Fuse>,
+    /// The same for whole runs.
+    fused_run: fn(usize, usize) -> Option<FuseRun>,
     unpack: fn(usize) -> Unpack,
     multiply: fn(usize) -> Multiply,
 }
@@ -285,18 +325,28 @@ impl Family {
         }
     }
 
-    /// The kernels for `rows` rows of x that need no panel, or `None` where there are none.
-    pub(crate) fn fused(&self, bits: usize, rows: usize) -> Option<Fused> {
-        if rows == 0 || rows > self.stream_rows {
+    /// The kernel for few rows of x and rows of words that are `stride` words apart, or `None` where there is none.
+    pub(crate) fn fused(&self, bits: usize, rows: usize, stride: usize) -> Option<Fused> {
+        let blocks = (self.fused)(bits, rows)?;
+        // As many rows of words as a run has leave none of their like in a cache where they take the same places.
+        let at_once = rows >= RUN_AT_ONCE_ROWS && !stride.is_multiple_of(CACHE_WAY);
+        let run = if at_once { (self.fused_run)(bits, rows) } else { None };
+        let kernel = run.map_or(FusedKernel::Blocks(blocks), FusedKernel::Runs);
+        Some(Fused { tile: self.lanes, kernel })
+    }
+
+    /// The kernels for more rows of x, in groups, or `None` where panels are faster.
+    pub(crate) fn grouped(&self, bits: usize, rows: usize) -> Option<Grouped> {
+        if rows == 0 || rows > self.grouped_rows {
             return None;
         }
-        let groups = rows.div_ceil(self.fused_rows);
+        let groups = rows.div_ceil(self.group_rows);
         let large = rows.div_ceil(groups);
         // Groups of `large` rows, and of one less.
         let larger = rows - groups * (large - 1);
-        let kernel = (self.fused)(bits, large)?;
-        let smaller_kernel = if larger < groups { (self.fused)(bits, large - 1)? } else { kernel };
-        Some(Fused {
+        let kernel = (self.fused_run)(bits, large)?;
+        let smaller_kernel = if larger < groups { (self.fused_run)(bits, large - 1)? } else { kernel };
+        Some(Grouped {
             tile: self.lanes,
             groups: [(large, larger, kernel), (large - 1, groups - larger, smaller_kernel)],
         })
@@ -329,24 +379,42 @@ impl Fused {
     /// from memory, each as long as the strip is wide, and nothing else moves much.
     pub(crate) fn run(&self, run: &Run<'_>, x: X<'_>, totals: Totals<'_>) {
         let Totals { values, sums, stride } = totals;
-        let one_group = self.groups[0].1 == 1 && self.groups[1].1 == 0;
-        let at_once = if one_group { run.columns.max(1) } else { GROUP_COLUMNS };
-        for block in 0..run.blocks {
-            for column in (0..run.columns).step_by(at_once) {
-                let run = run.narrow(column..run.columns.min(column + at_once));
-                let mut row = 0;
-                for (rows, count, kernel) in self.groups {
-                    for _ in 0..count {
-                        let at = row * stride + column;
-                        let totals = Totals { values: &mut values[at..], sums: &mut sums[at..], stride };
-                        // SAFETY: as in `Family::widen`; bounds are asserted inside.
-                        #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
-                        unsafe {
-                            kernel(&run, block, x.from(row), totals);
-                        }
-                        row += rows;
+        match self.kernel {
+            FusedKernel::Blocks(kernel) => {
+                for block in 0..run.blocks {
+                    let totals = Totals { values: &mut *values, sums: &mut *sums, stride };
+                    // SAFETY: as in `Family::widen`; bounds are asserted inside.
+                    #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+                    unsafe {
+                        kernel(run, block, x, totals);
                     }
                 }
+            }
+            FusedKernel::Runs(kernel) => {
+                // SAFETY: as above.
+                #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+                unsafe {
+                    kernel(run, x, Totals { values, sums, stride });
+                }
+            }
+        }
+    }
+}
+
+impl Grouped {
+    /// Adds the products of the run to `totals`. Its words are read from memory once: they should fit a core's caches.
+    pub(crate) fn run(&self, run: &Run<'_>, x: X<'_>, totals: Totals<'_>) {
+        let Totals { values, stride, .. } = totals;
+        let mut row = 0;
+        for (rows, count, kernel) in self.groups {
+            for _ in 0..count {
+                let totals = Totals { values: &mut values[row * stride..], sums: &mut [], stride };
+                // SAFETY: as in `Family::widen`; bounds are asserted inside.
+                #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+                unsafe {
+                    kernel(run, x.from(row), totals);
+                }
+                row += rows;
             }
         }
     }

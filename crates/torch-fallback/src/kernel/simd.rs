@@ -23,12 +23,14 @@ pub(super) const BY_PIECES: usize = 0;
 
 /// How many rows of words ahead [`unpack`] asks for.
 const AHEAD: usize = 16;
-/// How many words [`fused`] has asked for and not yet used, over all rows of words that it reads side by side: as much as
+/// How many words have been asked for and not yet used, over all rows of words that are read side by side: as much as
 /// memory delivers while it takes to answer, and little enough to stay in a first-level cache. Narrow codes keep a core
 /// busier with each word, so that memory waits less for it where more has been asked for.
 const fn words_ahead(bits: usize) -> usize {
     if bits < 4 { 3 << 10 } else { 3 << 9 }
 }
+/// The fewest words of a row that have been asked for: what a kernel uses at once, and twice that.
+const LEAST_AHEAD: usize = 96;
 
 /// How many words a block takes in a column.
 const fn words_of<const BITS: usize>() -> usize {
@@ -145,20 +147,72 @@ pub(super) unsafe fn fused<S: Simd, const BITS: usize, const MR: usize, const NV
     totals.check(run.columns, MR);
     assert!(block < run.blocks, "a block of the run");
     let (values, sums, stride) = (totals.values.as_mut_ptr(), totals.sums.as_mut_ptr(), totals.stride);
-    // What is asked for lies further on in the same rows of words, and towards their end in those of the next block.
-    let in_these_rows = (words_ahead(BITS) / words_of::<BITS>()).min(run.columns);
-    let in_next_rows = words_of::<BITS>() * run.stride + in_these_rows - run.columns;
-    let mut column = 0;
-    while column < run.columns {
+    let mut tiles = Tiles::of(run, words_of::<BITS>(), words_ahead(BITS));
+    while let Some((column, whole, ahead)) = tiles.next::<S, NV>() {
         let at = [values.add(column), sums.add(column)];
-        let ahead = if column + in_these_rows < run.columns { in_these_rows } else { in_next_rows };
-        if run.columns - column >= S::LANES * NV {
+        if whole {
             tile::<S, BITS, MR, NV>(run, block, column, ahead, x, at, stride);
-            column += S::LANES * NV;
         } else {
             tile::<S, BITS, MR, 1>(run, block, column, ahead, x, at, stride);
-            column += S::LANES;
         }
+    }
+}
+
+/// `MR` rows of x times a whole run of a strip of columns, whose sums never leave their registers.
+#[inline(always)]
+pub(super) unsafe fn fused_run<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
+    run: &Run<'_>,
+    x: X<'_>,
+    totals: Totals<'_>,
+) {
+    run.check(S::LANES, words_of::<BITS>());
+    x.check(run.blocks, S::X_BLOCK, MR);
+    totals.check_values(run.columns, MR);
+    let (values, stride) = (totals.values.as_mut_ptr(), totals.stride);
+    let mut tiles = Tiles::of(run, run.blocks * words_of::<BITS>(), words_ahead(BITS));
+    while let Some((column, whole, ahead)) = tiles.next::<S, NV>() {
+        let at = values.add(column);
+        if whole {
+            tile_of_run::<S, BITS, MR, NV>(run, column, ahead, x, at, stride);
+        } else {
+            tile_of_run::<S, BITS, MR, 1>(run, column, ahead, x, at, stride);
+        }
+    }
+}
+
+/// The tiles of a strip, which is read some rows of words side by side.
+struct Tiles {
+    column: usize,
+    columns: usize,
+    /// Words further on in the same rows that are asked for.
+    in_these_rows: usize,
+    /// How much further the same place of the rows after them is.
+    in_next_rows: usize,
+}
+
+/// A tile: its first column, whether it is as wide as a kernel takes or one vector, and how many words further on it asks
+/// for what is read soon.
+type Tile = (usize, bool, usize);
+
+impl Tiles {
+    /// `rows` rows of words, of which `words_ahead` are asked for in all of them together.
+    #[inline(always)]
+    fn of(run: &Run<'_>, rows: usize, words_ahead: usize) -> Self {
+        let in_these_rows = (words_ahead / rows.max(1)).max(LEAST_AHEAD).min(run.columns);
+        let in_next_rows = rows * run.stride + in_these_rows - run.columns;
+        Self { column: 0, columns: run.columns, in_these_rows, in_next_rows }
+    }
+
+    #[inline(always)]
+    fn next<S: Simd, const NV: usize>(&mut self) -> Option<Tile> {
+        let column = self.column;
+        if column >= self.columns {
+            return None;
+        }
+        let whole = self.columns - column >= S::LANES * NV;
+        self.column += if whole { S::LANES * NV } else { S::LANES };
+        let in_these = column + self.in_these_rows < self.columns;
+        Some((column, whole, if in_these { self.in_these_rows } else { self.in_next_rows }))
     }
 }
 
@@ -179,22 +233,7 @@ unsafe fn tile<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
     for row in 1..MR {
         sums[row] = [S::start(x_at.add(row * row_of_x)); NV];
     }
-    for_each_step!(S::STEPS, STEP => {
-        let mut weights = [S::step::<BITS, STEP>(words, run.stride); NV];
-        for v in 0..NV {
-            let words = words.add(v * S::LANES);
-            for row in rows_to_ask_for::<S, BITS>(STEP) {
-                S::prefetch(words.wrapping_add(row * run.stride + ahead));
-            }
-            weights[v] = S::step::<BITS, STEP>(words, run.stride);
-        }
-        for row in 0..MR {
-            let x = S::broadcast(x_at.add(row * row_of_x + STEP * S::X_STEP));
-            for v in 0..NV {
-                sums[row][v] = S::multiply_add(sums[row][v], weights[v], x);
-            }
-        }
-    });
+    add_block::<S, BITS, MR, NV>(&mut sums, words, run.stride, x_at, ahead);
     if block + 1 < run.blocks {
         for_each!(MR, ROW => {
             for_each!(NV, V => {
@@ -217,6 +256,67 @@ unsafe fn tile<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
     } else {
         add_to_totals::<S, MR, NV, true>(values, stride, run, column, x, &settled);
     }
+}
+
+/// The same for a whole run.
+#[inline(always)]
+unsafe fn tile_of_run<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
+    run: &Run<'_>,
+    column: usize,
+    ahead: usize,
+    x: X<'_>,
+    values: *mut f32,
+    stride: usize,
+) {
+    let mut sums = [[S::start_run(&x.runs[0]); NV]; MR];
+    for row in 1..MR {
+        sums[row] = [S::start_run(&x.runs[row]); NV];
+    }
+    let (mut words, mut x_at) = (run.words.as_ptr().add(column), x.words.as_ptr());
+    for _ in 0..run.blocks {
+        add_block::<S, BITS, MR, NV>(&mut sums, words, run.stride, x_at, ahead);
+        words = words.add(words_of::<BITS>() * run.stride);
+        x_at = x_at.add(S::X_BLOCK);
+    }
+    let mut settled = [[S::splat(0.0); NV]; MR];
+    for_each!(MR, ROW => {
+        for_each!(NV, V => {
+            settled[ROW][V] = S::settle(sums[ROW][V]);
+        });
+    });
+    if run.offsets.is_empty() {
+        add_to_totals::<S, MR, NV, false>(values, stride, run, column, x, &settled);
+    } else {
+        add_to_totals::<S, MR, NV, true>(values, stride, run, column, x, &settled);
+    }
+}
+
+/// Adds the products of a block to the sums of a tile, and asks for words that are read soon.
+#[inline(always)]
+unsafe fn add_block<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
+    sums: &mut [[S::Sum; NV]; MR],
+    words: *const u32,
+    stride: usize,
+    x_at: *const u32,
+    ahead: usize,
+) {
+    let row_of_x = X_ROWS / BLOCK * S::X_BLOCK;
+    for_each_step!(S::STEPS, STEP => {
+        let mut weights = [S::step::<BITS, STEP>(words, stride); NV];
+        for v in 0..NV {
+            let words = words.add(v * S::LANES);
+            for row in rows_to_ask_for::<S, BITS>(STEP) {
+                S::prefetch(words.wrapping_add(row * stride + ahead));
+            }
+            weights[v] = S::step::<BITS, STEP>(words, stride);
+        }
+        for row in 0..MR {
+            let x = S::broadcast(x_at.add(row * row_of_x + STEP * S::X_STEP));
+            for v in 0..NV {
+                sums[row][v] = S::multiply_add(sums[row][v], weights[v], x);
+            }
+        }
+    });
 }
 
 /// Adds the scaled sum of a run to the total of its columns.

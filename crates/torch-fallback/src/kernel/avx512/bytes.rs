@@ -18,7 +18,7 @@ use std::arch::x86_64::*;
 use gptq_core::format::packing::{BLOCK, Pieces};
 
 use super::super::simd::{self, Simd};
-use super::super::{Family, Fuse, Multiply, Pack, Run, RunOfX, Totals, Unpack, X};
+use super::super::{Family, Fuse, FuseRun, Multiply, Pack, Run, RunOfX, Totals, Unpack, X};
 use super::{code_at, floats, load, shift_left, shift_right, widen};
 
 /// Weights in quadruples of bytes.
@@ -29,10 +29,11 @@ pub(crate) static BYTES: Family = Family {
     rows: 4,
     widen,
     pack: bytes_pack,
-    stream_rows: 32,
-    fused_rows: 4,
+    grouped_rows: 32,
+    group_rows: 4,
     lanes: 16,
     fused: bytes_fused,
+    fused_run: bytes_fused_run,
     unpack: bytes_unpack,
     multiply: bytes_multiply,
 };
@@ -291,9 +292,10 @@ impl Simd for Bytes {
 }
 
 instances! {
-    "avx512f,avx512bw,avx512vbmi,avx512vnni", Bytes: bytes_fused, bytes_unpack, bytes_multiply;
+    "avx512f,avx512bw,avx512vbmi,avx512vnni", Bytes: bytes_fused, bytes_fused_run, bytes_unpack, bytes_multiply;
     bits [2 3 4 8];
     fused [1 x 4, 2 x 3, 3 x 2, 4 x 2];
+    runs [2 x 3, 3 x 2, 4 x 2];
     tile [2];
     rows [1 2 3] 4
 }

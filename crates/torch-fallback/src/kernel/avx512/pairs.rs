@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 use gptq_core::format::packing::{BLOCK, Pieces};
 
 use super::super::simd::{self, Simd};
-use super::super::{Family, Fuse, Multiply, Pack, Run, RunOfX, Totals, Unpack, X};
+use super::super::{Family, Fuse, FuseRun, Multiply, Pack, Run, RunOfX, Totals, Unpack, X};
 use super::{code_at, floats, load, shift_left, shift_right, widen};
 
 /// Weights in pairs of bf16.
@@ -25,10 +25,11 @@ pub(crate) static PAIRS: Family = Family {
     rows: 12,
     widen,
     pack: pairs_pack,
-    stream_rows: 40,
-    fused_rows: 8,
+    grouped_rows: 256,
+    group_rows: 12,
     lanes: 16,
     fused: pairs_fused,
+    fused_run: pairs_fused_run,
     unpack: pairs_unpack,
     multiply: pairs_multiply,
 };
@@ -252,9 +253,10 @@ impl Simd for Pairs {
 }
 
 instances! {
-    "avx512f,avx512bw,avx512bf16", Pairs: pairs_fused, pairs_unpack, pairs_multiply;
+    "avx512f,avx512bw,avx512bf16", Pairs: pairs_fused, pairs_fused_run, pairs_unpack, pairs_multiply;
     bits [2 3 4];
     fused [1 x 4, 2 x 4, 3 x 4, 4 x 4, 5 x 2, 6 x 2, 7 x 2, 8 x 2];
+    runs [5 x 2, 6 x 2, 7 x 2, 8 x 2, 9 x 2, 10 x 2, 11 x 2, 12 x 2];
     tile [2];
     rows [1 2 3 4 5 6 7 8 9 10 11] 12
 }
