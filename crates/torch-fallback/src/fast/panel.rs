@@ -50,15 +50,16 @@ impl Piece<'_> {
             None => self.add_panels(&mut strip, &mut totals, stride),
         }
 
-        let mut bias = [0.0f32; WIDTH];
-        if let Some(values) = self.layer.bias() {
+        let bias = self.layer.bias().map(|values| {
+            let mut bias = [0.0f32; WIDTH];
             values.read(out.columns(), &mut bias[..width]);
-        }
+            bias
+        });
         for (row, totals) in totals.chunks_exact_mut(stride).take(self.x.rows).enumerate() {
-            for (total, bias) in totals.iter_mut().zip(&bias[..width]) {
+            for (total, bias) in totals.iter_mut().zip(bias.iter().flat_map(|bias| &bias[..width])) {
                 *total += bias;
             }
-            T::narrow_all(&totals[..width], out.row(row));
+            T::narrow_all(self.x.family, &totals[..width], out.row(row));
         }
     }
 

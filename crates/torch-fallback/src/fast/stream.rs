@@ -160,7 +160,7 @@ impl Piece<'_> {
                     }
                 }
                 let first = columns.start - out.columns().start;
-                T::narrow_all(totals, &mut out.row(row)[first..][..columns.len()]);
+                T::narrow_all(self.x.family, totals, &mut out.row(row)[first..][..columns.len()]);
             }
         }
     }

@@ -7,10 +7,11 @@
 use std::arch::x86_64::*;
 
 use gptq_core::format::packing::{BLOCK, Pieces};
+use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
 use super::simd::{self, Simd};
-use super::{Family, Fuse, FuseRun, Multiply, Run, RunOfX, Totals, Unpack, X};
+use super::{Family, Fuse, FuseRun, Multiply, Run, RunOfX, Totals, Unpack, X, narrow_all};
 
 /// Weights in f32.
 pub(super) static FLOATS: Family = Family {
@@ -19,7 +20,9 @@ pub(super) static FLOATS: Family = Family {
     tile: 16,
     rows: 6,
     widen: |from, to| from.convert_to_f32_slice(to),
+    narrow: floats_narrow,
     pack: |_| floats_pack,
+    pack_bf16: None,
     grouped_rows: 12,
     group_rows: 6,
     lanes: 8,
@@ -51,6 +54,11 @@ unsafe fn shift_left(words: __m256i, by: usize) -> __m256i {
 unsafe fn centred(codes: __m256i, bits: usize) -> __m256 {
     let middle = _mm256_set1_epi32(1 << (bits - 1));
     _mm256_cvtepi32_ps(_mm256_sub_epi32(codes, middle))
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn floats_narrow(from: &[f32], to: &mut [bf16]) {
+    narrow_all(from, to);
 }
 
 /// x as it is.

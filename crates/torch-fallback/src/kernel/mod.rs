@@ -101,7 +101,7 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 use gptq_core::format::packing::{BLOCK, Pieces};
-use half::f16;
+use half::{bf16, f16};
 
 pub(crate) use isa::{Families, Isa};
 
@@ -118,6 +118,18 @@ pub(crate) const MAX_TILE: usize = 32;
 pub(crate) const PANEL_WORDS: usize = 8 << 10;
 /// The most words of x in a block of 32 rows: f32 values.
 pub(crate) const MAX_X_BLOCK: usize = BLOCK;
+
+/// Values in bf16, to the nearest, ties to even, without a branch: for the vectors that the caller is compiled for.
+#[inline(always)]
+fn narrow_all(from: &[f32], to: &mut [bf16]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        let bits = from.to_bits();
+        // Half of what is cut off, less what makes a tie go to the even neighbour. Of what is no number a bit must remain.
+        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1));
+        let kept = if from.is_nan() { bits | 0x0040_0000 } else { rounded };
+        *to = bf16::from_bits((kept >> 16 & 0xFFFF) as u16);
+    }
+}
 
 /// Asks for memory that is read soon, where the processor can be asked.
 pub(crate) fn ask_for<T>(values: &[T]) {
@@ -268,7 +280,9 @@ const CACHE_WAY: usize = 4096 / size_of::<u32>();
 const RUN_AT_ONCE_ROWS: usize = 5;
 
 type Widen = unsafe fn(&[f16], &mut [f32]);
+type Narrow = unsafe fn(&[f32], &mut [bf16]);
 type Pack = unsafe fn(&[f32], &mut [u32], &mut RunOfX) -> bool;
+type PackBf16 = unsafe fn(&[bf16], &mut [u32], &mut RunOfX);
 type Fuse = unsafe fn(&Run<'_>, usize, X<'_>, Totals<'_>);
 type FuseRun = unsafe fn(&Run<'_>, X<'_>, Totals<'_>);
 type Unpack = unsafe fn(&Run<'_>, &mut [u32]);
@@ -286,7 +300,10 @@ pub(crate) struct Family {
     /// The most rows of x that a kernel takes.
     pub(crate) rows: usize,
     widen: Widen,
+    narrow: Narrow,
     pack: fn(usize) -> Pack,
+    /// The same for x in bf16, where that is not packed by way of f32.
+    pack_bf16: Option<fn(usize) -> PackBf16>,
     /// The most rows of x that are multiplied in groups, and of a group.
     grouped_rows: usize,
     group_rows: usize,
@@ -311,6 +328,16 @@ impl Family {
         }
     }
 
+    /// `from` in bf16: to the nearest, ties to even.
+    pub(crate) fn narrow(&self, from: &[f32], to: &mut [bf16]) {
+        assert_eq!(from.len(), to.len(), "a number for each");
+        // SAFETY: as in `widen`.
+        #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+        unsafe {
+            (self.narrow)(from, to);
+        }
+    }
+
     /// Packs a run of a row of x: whole blocks of `values`, in the order of the layer's rows. `false` where this family
     /// cannot: then `words` and `run` hold nothing.
     ///
@@ -323,6 +350,20 @@ impl Family {
         unsafe {
             (self.pack)(bits)(values, words, run)
         }
+    }
+
+    /// The same for x in bf16, of which any can be packed. `None` where the family packs it by way of f32.
+    pub(crate) fn pack_bf16(&self, bits: usize) -> Option<impl Fn(&[bf16], &mut [u32], &mut RunOfX)> {
+        let (pack, x_block) = (self.pack_bf16?(bits), self.x_block);
+        Some(move |values: &[bf16], words: &mut [u32], run: &mut RunOfX| {
+            let blocks = values.len() / BLOCK;
+            assert!(values.len().is_multiple_of(BLOCK) && words.len() >= blocks * x_block, "whole blocks");
+            // SAFETY: as in `widen`; its bounds were just checked.
+            #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+            unsafe {
+                pack(values, words, run);
+            }
+        })
     }
 
     /// The kernel for few rows of x and rows of words that are `stride` words apart, or `None` where there is none.

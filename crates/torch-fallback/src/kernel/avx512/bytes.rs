@@ -19,7 +19,7 @@ use gptq_core::format::packing::{BLOCK, Pieces};
 
 use super::super::simd::{self, Simd};
 use super::super::{Family, Fuse, FuseRun, Multiply, Pack, Run, RunOfX, Totals, Unpack, X};
-use super::{code_at, floats, load, shift_left, shift_right, widen};
+use super::{code_at, floats, load, narrow, shift_left, shift_right, widen};
 
 /// Weights in quadruples of bytes.
 pub(crate) static BYTES: Family = Family {
@@ -28,7 +28,9 @@ pub(crate) static BYTES: Family = Family {
     tile: 32,
     rows: 4,
     widen,
+    narrow,
     pack: bytes_pack,
+    pack_bf16: None,
     grouped_rows: 32,
     group_rows: 4,
     lanes: 16,

@@ -12,7 +12,9 @@ mod pairs;
 use std::arch::x86_64::*;
 
 use gptq_core::format::packing::Pieces;
-use half::f16;
+use half::{bf16, f16};
+
+use super::narrow_all;
 
 pub(super) use bytes::BYTES;
 pub(super) use pairs::PAIRS;
@@ -28,6 +30,11 @@ unsafe fn widen(from: &[f16], to: &mut [f32]) {
     for (to, from) in to[whole..].iter_mut().zip(&from[whole..]) {
         *to = from.to_f32();
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn narrow(from: &[f32], to: &mut [bf16]) {
+    narrow_all(from, to);
 }
 
 #[inline(always)]

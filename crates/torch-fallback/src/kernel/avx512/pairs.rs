@@ -12,10 +12,11 @@
 use std::arch::x86_64::*;
 
 use gptq_core::format::packing::{BLOCK, Pieces};
+use half::bf16;
 
 use super::super::simd::{self, Simd};
-use super::super::{Family, Fuse, FuseRun, Multiply, Pack, Run, RunOfX, Totals, Unpack, X};
-use super::{code_at, floats, load, shift_left, shift_right, widen};
+use super::super::{Family, Fuse, FuseRun, Multiply, Pack, PackBf16, Run, RunOfX, Totals, Unpack, X};
+use super::{code_at, floats, load, narrow, shift_left, shift_right, widen};
 
 /// Weights in pairs of bf16.
 pub(crate) static PAIRS: Family = Family {
@@ -24,7 +25,9 @@ pub(crate) static PAIRS: Family = Family {
     tile: 32,
     rows: 12,
     widen,
+    narrow,
     pack: pairs_pack,
+    pack_bf16: Some(pairs_pack_bf16),
     grouped_rows: 256,
     group_rows: 12,
     lanes: 16,
@@ -90,6 +93,18 @@ const fn pack_table(bits: usize) -> [u16; BLOCK] {
     table
 }
 
+/// Where they stand among the 32 values in bf16.
+const fn halves_table(bits: usize) -> [u16; BLOCK] {
+    let order = pair_order(bits);
+    let mut table = [0; BLOCK];
+    let mut step = 0;
+    while step < BLOCK / 2 {
+        (table[2 * step], table[2 * step + 1]) = (order[step].0 as u16, order[step].1 as u16);
+        step += 1;
+    }
+    table
+}
+
 /// `code - 2^(bits - 1)` as bf16 for any five bits, of which the lowest `bits` are a code.
 const fn bf16_table(bits: usize) -> [u16; 32] {
     let mut table = [0; 32];
@@ -104,6 +119,9 @@ const fn bf16_table(bits: usize) -> [u16; 32] {
 const BF16_TABLES: [[u16; 32]; 3] = [bf16_table(2), bf16_table(3), bf16_table(4)];
 const PACK_TABLES: [[u16; BLOCK]; 5] =
     [pack_table(2), pack_table(3), pack_table(4), pack_table(8), pack_table(simd::BY_PIECES)];
+
+const HALVES_TABLES: [[u16; BLOCK]; 5] =
+    [halves_table(2), halves_table(3), halves_table(4), halves_table(8), halves_table(simd::BY_PIECES)];
 
 /// The upper half of each lane.
 const HIGH_HALVES: __mmask32 = 0xAAAA_AAAA;
@@ -122,6 +140,29 @@ fn pairs_pack(bits: usize) -> Pack {
         }
         *run = RunOfX { sum: _mm512_reduce_add_ps(sum), unit: 1.0, starts: [0; 3] };
         true
+    }
+    match bits {
+        2 => pack::<0>,
+        3 => pack::<1>,
+        4 => pack::<2>,
+        8 => pack::<3>,
+        _ => pack::<4>,
+    }
+}
+
+fn pairs_pack_bf16(bits: usize) -> PackBf16 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn pack<const TABLE: usize>(values: &[bf16], words: &mut [u32], run: &mut RunOfX) {
+        let table = load(HALVES_TABLES[TABLE].as_ptr().cast());
+        let ones = _mm512_set1_epi16(bf16::ONE.to_bits().cast_signed());
+        let mut sum = _mm512_setzero_ps();
+        for (values, words) in values.chunks_exact(BLOCK).zip(words.chunks_exact_mut(Pairs::X_BLOCK)) {
+            // SAFETY: a block is one vector of values and one of words.
+            let pairs = _mm512_permutexvar_epi16(table, load(values.as_ptr().cast()));
+            Pairs::store_weight(words.as_mut_ptr(), pairs);
+            sum = Pairs::multiply_add(sum, pairs, ones);
+        }
+        *run = RunOfX { sum: _mm512_reduce_add_ps(sum), unit: 1.0, starts: [0; 3] };
     }
     match bits {
         2 => pack::<0>,
