@@ -47,9 +47,11 @@ fn x_that_is_not_contiguous_is_read_as_what_it_is() {
     let transposed = x.t().and_then(|x| x.contiguous()).and_then(|x| x.t()).expect("the same values");
     assert!(!transposed.is_contiguous());
     let tail = x.narrow(0, 2, 3).expect("the last rows");
-    let y = values(&linear.forward(&x).expect("it runs"));
-    assert!(values(&linear.forward(&transposed).expect("it runs")) == y, "transposed");
-    assert!(values(&linear.forward(&tail).expect("it runs")) == y[2 * 256..], "the last rows");
+    // Other numbers of rows may be added up in another order: what is compared has as many.
+    let copied = tail.force_contiguous().expect("a copy of them");
+    let y = |x: &Tensor| values(&linear.forward(x).expect("it runs"));
+    assert!(y(&transposed) == y(&x), "transposed");
+    assert!(y(&tail) == y(&copied), "the last rows");
 }
 
 #[test]
