@@ -3,13 +3,13 @@
 #include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-TILES(b8s, 8, bf16, 128, false, both)
+TILES(b8s, 8, bf16, 128, false, both, ahead)
 LARGE_TILES(b8s, 8, bf16, 128, false)
-TILES(b8, 8, bf16, 128, true, both)
+TILES(b8, 8, bf16, 128, true, both, ahead)
 LARGE_TILES(b8, 8, bf16, 128, true)
-TILES(b8s, 8, bf16, 64, false, turns)
+TILES(b8s, 8, bf16, 64, false, turns, turns)
 LARGE_TILES(b8s, 8, bf16, 64, false)
-TILES(b8, 8, bf16, 64, true, turns)
+TILES(b8, 8, bf16, 64, true, turns, turns)
 LARGE_TILES(b8, 8, bf16, 64, true)
-TILES(b8, 8, bf16, 32, true, turns)
+TILES(b8, 8, bf16, 32, true, turns, turns)
 #endif

@@ -1,0 +1,68 @@
+//! Which launches a call takes: those whose modelled times add up to the least, and from how many rows on the dense way.
+
+use super::{GpuShape, Kind, MOST_ROWS, Product, Variant, tile};
+use crate::layout::{Arrangement, TILE_ROWS};
+
+impl Product {
+    /// What it takes, in hundredths of a microsecond on an H200: so much that launches can be compared.
+    pub(super) fn time(&self, layer: &Arrangement, variant: Variant, gpu: GpuShape) -> usize {
+        match self.kind {
+            Kind::Tile { .. } => tile::cost(variant, self, gpu),
+            // Weights are read at 4.3 TB/s, and unpacked while they come, half as fast for 9 rows and more.
+            Kind::Few { rows, .. } => {
+                let read = layer.strips * layer.tiles * layer.tile_bytes() / 43_000;
+                200 + if rows > 8 { read * 3 / 2 } else { read }
+            }
+            Kind::Some { .. } => self.cost(gpu),
+        }
+    }
+
+    /// For each number of rows up to [`MOST_ROWS`], which launch of a layer is the first of those that take least together: where
+    /// one more row is another tile, two launches may be faster than a large one.
+    pub(crate) fn first_of(
+        products: &[Self],
+        layer: &Arrangement,
+        variant: Variant,
+        gpu: GpuShape,
+    ) -> Vec<usize> {
+        if !products.iter().any(|product| matches!(product.kind, Kind::Tile { .. })) {
+            let enough = |rows: usize| products.iter().position(|product| product.rows >= rows);
+            let last = products.len().saturating_sub(1);
+            return (0..=MOST_ROWS).map(|rows| enough(rows).unwrap_or(last)).collect();
+        }
+        let times: Vec<usize> = products.iter().map(|product| product.time(layer, variant, gpu)).collect();
+        let mut best = vec![(0, 0)];
+        for rows in 1..=MOST_ROWS {
+            let with = |(index, (product, time)): (usize, (&Self, &usize))| {
+                let rest = best.get(rows.saturating_sub(product.rows)).map_or(0, |&(rest, _)| rest);
+                (time + rest, index)
+            };
+            best.push(products.iter().zip(&times).enumerate().map(with).min().unwrap_or_default());
+        }
+        best.into_iter().map(|(_, index)| index).collect()
+    }
+}
+
+/// Weights of a layer up to which the dense matrix is written soon, and less soon, where there is no wgmma.
+const SMALL_WEIGHTS: usize = 48 << 20;
+const MEDIUM_WEIGHTS: usize = 128 << 20;
+
+/// Rows of x from which a dense matrix and cuBLASLt are faster than the products of a layer.
+///
+/// H200, tiles with wgmma, in us: 512 rows of `[4096, 4096]` take 35, of `[8192, 8192]` 141, of `[8192, 28672]` 488, the dense way
+/// 38, 152 and 528; 128 rows more add a quarter to the first, and a tenth to a fifth to the second. With groups of 32 it is 10 %
+/// slower. With mma.sync 256 rows take 34, 108 and 402, the dense way 26, 102 and 341. Without tiles, on an H100: of `[4096, 4096]` 64
+/// rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192, 28672]` 128 rows take 290, the dense way 443.
+pub(crate) fn dense_from(layer: &Arrangement, variant: Variant, products: &[Product]) -> usize {
+    let [small, medium, large] = match products.last().map(|product| product.kind) {
+        Some(Kind::Tile { groups: true, .. }) if variant.tile_run_rows < TILE_ROWS => [385; 3],
+        Some(Kind::Tile { groups: true, .. }) => [MOST_ROWS + 1; 3],
+        Some(Kind::Tile { .. }) => [193, 193, 257],
+        _ => [65, 129, 193],
+    };
+    match layer.in_features * layer.out_features {
+        weights if weights <= SMALL_WEIGHTS => small,
+        weights if weights <= MEDIUM_WEIGHTS => medium,
+        _ => large,
+    }
+}
