@@ -127,7 +127,8 @@ impl CudaLinear {
         let of_job = |dtype: &DType| {
             // Sums in f32 that wait for a bias take as much as the panel.
             let factor = if self.rounds_bias_apart(*dtype) { 2 } else { 1 };
-            let job = self.job(1, *dtype);
+            // What the matrix takes in 16 bits, also for f32: its products take so long that panels cost them nothing.
+            let job = self.job(1, DType::F16);
             let panels = (job.scratch_bytes() - WORKSPACE_BYTES) * factor;
             let dense = panels.min(job.most_panel_bytes) + WORKSPACE_BYTES;
             let fused = self.gathered_bytes(MOST_FUSED_ROWS, *dtype)

@@ -92,5 +92,18 @@ fn a_model_says_what_it_takes() {
     // Others may use the GPU meanwhile; the driver allocates 2 MB at a time.
     let near = taken.abs_diff(report.layer_bytes) < 64 << 20;
     assert!(near, "{report}, and {taken} bytes of the GPU were taken");
-    assert!(report.scratch_bytes_per_context <= 64 << 20, "{report}");
+    // The dense matrix in 16 bits, and cuBLASLt's workspace.
+    assert_eq!(report.scratch_bytes_per_context, (128 << 20) + (8 << 20), "{report}");
+}
+
+#[test]
+fn an_option_caps_the_scratch_and_results_stay_right() {
+    if gpu("capped scratch").is_none() {
+        return;
+    }
+    let target = target().with_options(&["torch.dense_bytes=58720256"]).unwrap();
+    let rig = Rig::of_noise(&target, &[four_bits(8192, 8192)], DType::F16, None).unwrap();
+    let report = rig.model().memory_report();
+    assert_eq!(report.scratch_bytes_per_context, 64 << 20, "{report}");
+    rig.forward_right(0, &rig.x(0, 20, DType::F16, 1), &mut rig.context().unwrap()).unwrap();
 }
