@@ -49,14 +49,14 @@ const MEDIUM_WEIGHTS: usize = 128 << 20;
 
 /// Rows of x from which a dense matrix and cuBLASLt are faster than the products of a layer.
 ///
-/// H200, tiles with wgmma, in us: 512 rows of `[4096, 4096]` take 35, of `[8192, 8192]` 141, of `[8192, 28672]` 488, the dense way
-/// 38, 152 and 528; 128 rows more add a quarter to the first, and a tenth to a fifth to the second. With groups of 32 it is 10 %
-/// slower. With mma.sync 256 rows take 34, 108 and 402, the dense way 26, 102 and 341. Without tiles, on an H100: of `[4096, 4096]` 64
-/// rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192, 28672]` 128 rows take 290, the dense way 443.
+/// H200, tiles with wgmma, in us: 512 rows of `[4096, 4096]` take 38, of `[8192, 8192]` 155, of `[28672, 8192]` 556, the dense way
+/// 38, 143 and 512; `gptq tune` has them meet at 544, 400 to 448, and 464 rows, of `[8192, 28672]` at 576 to 608. With groups of 32
+/// tiles are 10 % slower. With mma.sync 256 rows take 34, 108 and 402, the dense way 26, 102 and 341. Without tiles, on an H100: of
+/// `[4096, 4096]` 64 rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192, 28672]` 128 rows take 290, the dense way 443.
 pub(crate) fn dense_from(layer: &Arrangement, variant: Variant, products: &[Product]) -> usize {
     let [small, medium, large] = match products.last().map(|product| product.kind) {
         Some(Kind::Tile { groups: true, .. }) if variant.tile_run_rows < TILE_ROWS => [385; 3],
-        Some(Kind::Tile { groups: true, .. }) => [MOST_ROWS + 1; 3],
+        Some(Kind::Tile { groups: true, .. }) => [MOST_ROWS + 1, 449, 481],
         Some(Kind::Tile { .. }) => [193, 193, 257],
         _ => [65, 129, 193],
     };
