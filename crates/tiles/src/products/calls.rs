@@ -3,14 +3,26 @@
 use super::{GpuShape, Kind, MOST_ROWS, Product, Variant, tile};
 use crate::layout::{Arrangement, TILE_ROWS};
 
+/// What an H200 reads in a hundredth of a microsecond: 4.3 TB/s.
+const BYTES_IN_A_HUNDREDTH: usize = 43_000;
+/// Weights that tiles of tokens side by side may read more than once and find in the L2 cache. Larger ones come from memory for each
+/// tile: 144 rows of `[8192, 28672]` in three tiles of one launch took 219 us on an H200 where the model without that said 158, and
+/// take 182 in two launches of one tile.
+const CACHED_BYTES: usize = 48 << 20;
+
 impl Product {
     /// What it takes, in hundredths of a microsecond on an H200: so much that launches can be compared.
     pub(super) fn time(&self, layer: &Arrangement, variant: Variant, gpu: GpuShape) -> usize {
         match self.kind {
-            Kind::Tile { .. } => tile::cost(variant, self, gpu),
+            Kind::Tile { rows, .. } => {
+                let again = self.rows.div_ceil(rows.max(1)).saturating_sub(1);
+                let bytes = layer.strips * layer.tiles * layer.tile_bytes();
+                let weights = if bytes > CACHED_BYTES { bytes / BYTES_IN_A_HUNDREDTH } else { 0 };
+                tile::cost(variant, self, gpu) + again * weights
+            }
             // Weights are read at 4.3 TB/s, and unpacked while they come, half as fast for 9 rows and more.
             Kind::Few { rows, .. } => {
-                let read = layer.strips * layer.tiles * layer.tile_bytes() / 43_000;
+                let read = layer.strips * layer.tiles * layer.tile_bytes() / BYTES_IN_A_HUNDREDTH;
                 200 + if rows > 8 { read * 3 / 2 } else { read }
             }
             Kind::Some { .. } => self.cost(gpu),
@@ -49,14 +61,15 @@ const MEDIUM_WEIGHTS: usize = 128 << 20;
 
 /// Rows of x from which a dense matrix and cuBLASLt are faster than the products of a layer.
 ///
-/// H200, tiles with wgmma, in us: 512 rows of `[4096, 4096]` take 38, of `[8192, 8192]` 155, of `[28672, 8192]` 556, the dense way
-/// 38, 143 and 512; `gptq tune` has them meet at 544, 400 to 448, and 464 rows, of `[8192, 28672]` at 576 to 608. With groups of 32
-/// tiles are 10 % slower. With mma.sync 256 rows take 34, 108 and 402, the dense way 26, 102 and 341. Without tiles, on an H100: of
-/// `[4096, 4096]` 64 rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192, 28672]` 128 rows take 290, the dense way 443.
+/// H200, tiles with wgmma and the dense way by turns, in us: 448 rows of `[4096, 14336]` take 129 and 138, of `[8192, 8192]` 142 and 140,
+/// of `[11008, 4096]` 96 and 94; 512 rows of `[4096, 4096]` 37 and 38, of `[8192, 28672]` 545 and 510, of `[28672, 8192]` 534 and 472.
+/// With groups of 32 tiles are 10 % slower. With mma.sync 256 rows take 34, 108 and 402, the dense way 26, 102 and 341. Without tiles,
+/// on an H100: of `[4096, 4096]` 64 rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192, 28672]` 128 rows take 290, the
+/// dense way 443.
 pub(crate) fn dense_from(layer: &Arrangement, variant: Variant, products: &[Product]) -> usize {
     let [small, medium, large] = match products.last().map(|product| product.kind) {
         Some(Kind::Tile { groups: true, .. }) if variant.tile_run_rows < TILE_ROWS => [385; 3],
-        Some(Kind::Tile { groups: true, .. }) => [MOST_ROWS + 1, 449, 481],
+        Some(Kind::Tile { groups: true, .. }) => [449; 3],
         Some(Kind::Tile { .. }) => [193, 193, 257],
         _ => [65, 129, 193],
     };
