@@ -11,7 +11,7 @@ use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
 use super::simd::{self, Simd};
-use super::{Family, Fuse, FuseRun, Multiply, Run, RunOfX, Totals, Unpack, X, narrow_all};
+use super::{Family, Fuse, Multiply, Run, RunOfX, Totals, Unpack, X, narrow_all};
 
 /// Weights in f32.
 pub(super) static FLOATS: Family = Family {
@@ -117,6 +117,10 @@ impl Simd for Floats {
 
     #[inline(always)]
     unsafe fn start(_block: *const u32) -> __m256 {
+        _mm256_setzero_ps()
+    }
+    #[inline(always)]
+    unsafe fn start_row<const BITS: usize>(_x: *const u32, _blocks: usize, _row: usize) -> __m256 {
         _mm256_setzero_ps()
     }
     #[inline(always)]

@@ -23,11 +23,10 @@ macro_rules! instances {
             #[target_feature(enable = $features)]
             unsafe fn kernel<const BITS: usize, const MR: usize, const NV: usize>(
                 run: &Run<'_>,
-                block: usize,
                 x: X<'_>,
                 totals: Totals<'_>,
             ) {
-                simd::fused::<$simd, BITS, MR, NV>(run, block, x, totals);
+                simd::fused::<$simd, BITS, MR, NV>(run, x, totals);
             }
             fn by_rows<const BITS: usize>(rows: usize) -> Option<Fuse> {
                 match rows {
@@ -41,7 +40,7 @@ macro_rules! instances {
             }
         }
 
-        fn $fused_run(bits: usize, rows: usize) -> Option<FuseRun> {
+        fn $fused_run(bits: usize, rows: usize) -> Option<Fuse> {
             #[target_feature(enable = $features)]
             unsafe fn kernel<const BITS: usize, const MR: usize, const NV: usize>(
                 run: &Run<'_>,
@@ -50,7 +49,7 @@ macro_rules! instances {
             ) {
                 simd::fused_run::<$simd, BITS, MR, NV>(run, x, totals);
             }
-            fn by_rows<const BITS: usize>(rows: usize) -> Option<FuseRun> {
+            fn by_rows<const BITS: usize>(rows: usize) -> Option<Fuse> {
                 match rows {
                     $($run_rows => Some(kernel::<BITS, $run_rows, $run_vectors>),)*
                     _ => None,
@@ -234,7 +233,7 @@ impl X<'_> {
 pub(crate) struct Totals<'a> {
     /// Over all runs so far.
     pub(crate) values: &'a mut [f32],
-    /// Of the run that a kernel is in which goes block by block; 0 before and after. Empty for the others.
+    /// Of the run that a kernel is in which passes over it more than once; 0 before and after. Empty for the others.
     pub(crate) sums: &'a mut [f32],
     pub(crate) stride: usize,
 }
@@ -254,15 +253,7 @@ impl Totals<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct Fused {
     pub(crate) tile: usize,
-    kernel: FusedKernel,
-}
-
-#[derive(Clone, Copy)]
-enum FusedKernel {
-    /// Block by block.
-    Blocks(Fuse),
-    /// A whole run at once.
-    Runs(FuseRun),
+    kernel: Fuse,
 }
 
 /// Multiplies more rows of x than a kernel takes: they are divided into groups of about equal size, which pass one after
@@ -271,20 +262,19 @@ enum FusedKernel {
 pub(crate) struct Grouped {
     pub(crate) tile: usize,
     /// Rows in a group, how many such groups there are, and their kernel.
-    groups: [(usize, usize, FuseRun); 2],
+    groups: [(usize, usize, Fuse); 2],
 }
 
 /// Rows of words that lie a multiple of so many words apart take the same places of a first-level cache.
 const CACHE_WAY: usize = 4096 / size_of::<u32>();
-/// The fewest rows of x that multiply a whole run at once: with fewer, memory decides, and it is faster block by block.
+/// The fewest rows of x that multiply a whole run at once: with fewer, memory decides, and several passes are faster.
 const RUN_AT_ONCE_ROWS: usize = 5;
 
 type Widen = unsafe fn(&[f16], &mut [f32]);
 type Narrow = unsafe fn(&[f32], &mut [bf16]);
 type Pack = unsafe fn(&[f32], &mut [u32], &mut RunOfX) -> bool;
 type PackBf16 = unsafe fn(&[bf16], &mut [u32], &mut RunOfX);
-type Fuse = unsafe fn(&Run<'_>, usize, X<'_>, Totals<'_>);
-type FuseRun = unsafe fn(&Run<'_>, X<'_>, Totals<'_>);
+type Fuse = unsafe fn(&Run<'_>, X<'_>, Totals<'_>);
 type Unpack = unsafe fn(&Run<'_>, &mut [u32]);
 type Multiply = unsafe fn(&Run<'_>, &[u32], X<'_>, Totals<'_>);
 
@@ -312,7 +302,7 @@ pub(crate) struct Family {
     /// For `(bits, rows of x)`, where such a kernel is made.
     fused: fn(usize, usize) -> Option<Fuse>,
     /// The same for whole runs.
-    fused_run: fn(usize, usize) -> Option<FuseRun>,
+    fused_run: fn(usize, usize) -> Option<Fuse>,
     unpack: fn(usize) -> Unpack,
     multiply: fn(usize) -> Multiply,
 }
@@ -368,12 +358,11 @@ impl Family {
 
     /// The kernel for few rows of x and rows of words that are `stride` words apart, or `None` where there is none.
     pub(crate) fn fused(&self, bits: usize, rows: usize, stride: usize) -> Option<Fused> {
-        let blocks = (self.fused)(bits, rows)?;
+        let in_passes = (self.fused)(bits, rows)?;
         // As many rows of words as a run has leave none of their like in a cache where they take the same places.
         let at_once = rows >= RUN_AT_ONCE_ROWS && !stride.is_multiple_of(CACHE_WAY);
         let run = if at_once { (self.fused_run)(bits, rows) } else { None };
-        let kernel = run.map_or(FusedKernel::Blocks(blocks), FusedKernel::Runs);
-        Some(Fused { tile: self.lanes, kernel })
+        Some(Fused { tile: self.lanes, kernel: run.unwrap_or(in_passes) })
     }
 
     /// The kernels for more rows of x, in groups, or `None` where panels are faster.
@@ -415,29 +404,11 @@ impl Family {
 
 impl Fused {
     /// Adds the products of the run to `totals`.
-    ///
-    /// A block of rows is multiplied with all columns before the next begins: its few rows of words are as many streams
-    /// from memory, each as long as the strip is wide, and nothing else moves much.
     pub(crate) fn run(&self, run: &Run<'_>, x: X<'_>, totals: Totals<'_>) {
-        let Totals { values, sums, stride } = totals;
-        match self.kernel {
-            FusedKernel::Blocks(kernel) => {
-                for block in 0..run.blocks {
-                    let totals = Totals { values: &mut *values, sums: &mut *sums, stride };
-                    // SAFETY: as in `Family::widen`; bounds are asserted inside.
-                    #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
-                    unsafe {
-                        kernel(run, block, x, totals);
-                    }
-                }
-            }
-            FusedKernel::Runs(kernel) => {
-                // SAFETY: as above.
-                #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
-                unsafe {
-                    kernel(run, x, Totals { values, sums, stride });
-                }
-            }
+        // SAFETY: as in `Family::widen`; bounds are asserted inside.
+        #[allow(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+        unsafe {
+            (self.kernel)(run, x, totals);
         }
     }
 }

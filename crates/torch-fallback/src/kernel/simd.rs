@@ -23,24 +23,10 @@ pub(super) const BY_PIECES: usize = 0;
 
 /// How many rows of words ahead [`unpack`] asks for.
 const AHEAD: usize = 16;
-/// How many words have been asked for and not yet used, over all rows of words that are read side by side: as much as
-/// memory delivers while it takes to answer, and little enough to stay in a first-level cache. Narrow codes keep a core
-/// busier with each word, so that memory waits less for it where more has been asked for.
-const fn words_ahead(bits: usize) -> usize {
-    if bits < 4 { 3 << 10 } else { 3 << 9 }
-}
-/// The fewest words of a row that have been asked for: what a kernel uses at once, and twice that.
-const LEAST_AHEAD: usize = 96;
 
 /// How many words a block takes in a column.
 const fn words_of<const BITS: usize>() -> usize {
     BITS * BLOCK / 32
-}
-
-/// The rows of words to ask for at a step: each row of a block once.
-#[inline(always)]
-const fn rows_to_ask_for<S: Simd, const BITS: usize>(step: usize) -> std::ops::Range<usize> {
-    step * BITS / S::STEPS..(step + 1) * BITS / S::STEPS
 }
 
 /// What the kernels ask of an instruction set.
@@ -83,6 +69,8 @@ pub(super) trait Simd {
 
     /// The sum before the first product of a block of x: what makes of codes codes less `2^(bits - 1)`.
     unsafe fn start(block: *const u32) -> Self::Sum;
+    /// The same for row `row` of the words of every block, in a format of whole codes.
+    unsafe fn start_row<const BITS: usize>(x: *const u32, blocks: usize, row: usize) -> Self::Sum;
     /// The same for a whole run.
     unsafe fn start_run(run: &RunOfX) -> Self::Sum;
     unsafe fn broadcast(x: *const u32) -> Self::X;
@@ -103,21 +91,23 @@ pub(super) trait Simd {
     unsafe fn prefetch(address: *const u32);
 }
 
-/// Runs `$body` for each step of a block, with `$step` a constant.
+/// Runs `$body` for each of at most 32 steps, with `$step` a constant.
 macro_rules! for_each_step {
     ($steps:expr, $step:ident => $body:block) => {
-        for_each_step!(@ $step $body 0 1 2 3 4 5 6 7);
-        if $steps >= 16 {
-            for_each_step!(@ $step $body 8 9 10 11 12 13 14 15);
+        for_each_step!(@ $steps, $step $body 0 1 2 3 4 5 6 7);
+        if $steps > 8 {
+            for_each_step!(@ $steps, $step $body 8 9 10 11 12 13 14 15);
         }
-        if $steps == 32 {
-            for_each_step!(@ $step $body 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+        if $steps > 16 {
+            for_each_step!(@ $steps, $step $body 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
         }
     };
-    (@ $step:ident $body:block $($value:literal)*) => {$({
-        const $step: usize = $value;
-        $body
-    })*};
+    (@ $steps:expr, $step:ident $body:block $($value:literal)*) => {$(
+        if $value < $steps {
+            const $step: usize = $value;
+            $body
+        }
+    )*};
 }
 
 /// Runs `$body` for each of at most twelve rows or vectors, with `$i` a constant: a loop of this size the compiler may
@@ -134,189 +124,46 @@ macro_rules! for_each {
     )*};
 }
 
-/// `MR` rows of x times one block of a strip of columns, each word used as it is read.
-#[inline(always)]
-pub(super) unsafe fn fused<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
-    run: &Run<'_>,
-    block: usize,
-    x: X<'_>,
-    totals: Totals<'_>,
-) {
-    run.check(S::LANES, words_of::<BITS>());
-    x.check(run.blocks, S::X_BLOCK, MR);
-    totals.check(run.columns, MR);
-    assert!(block < run.blocks, "a block of the run");
-    let (values, sums, stride) = (totals.values.as_mut_ptr(), totals.sums.as_mut_ptr(), totals.stride);
-    let mut tiles = Tiles::of(run, words_of::<BITS>(), words_ahead(BITS));
-    while let Some((column, whole, ahead)) = tiles.next::<S, NV>() {
-        let at = [values.add(column), sums.add(column)];
-        if whole {
-            tile::<S, BITS, MR, NV>(run, block, column, ahead, x, at, stride);
-        } else {
-            tile::<S, BITS, MR, 1>(run, block, column, ahead, x, at, stride);
-        }
-    }
-}
+mod fused;
 
-/// `MR` rows of x times a whole run of a strip of columns, whose sums never leave their registers.
-#[inline(always)]
-pub(super) unsafe fn fused_run<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
-    run: &Run<'_>,
-    x: X<'_>,
-    totals: Totals<'_>,
-) {
-    run.check(S::LANES, words_of::<BITS>());
-    x.check(run.blocks, S::X_BLOCK, MR);
-    totals.check_values(run.columns, MR);
-    let (values, stride) = (totals.values.as_mut_ptr(), totals.stride);
-    let mut tiles = Tiles::of(run, run.blocks * words_of::<BITS>(), words_ahead(BITS));
-    while let Some((column, whole, ahead)) = tiles.next::<S, NV>() {
-        let at = values.add(column);
-        if whole {
-            tile_of_run::<S, BITS, MR, NV>(run, column, ahead, x, at, stride);
-        } else {
-            tile_of_run::<S, BITS, MR, 1>(run, column, ahead, x, at, stride);
-        }
-    }
-}
+pub(super) use fused::{fused, fused_run};
 
-/// The tiles of a strip, which is read some rows of words side by side.
-struct Tiles {
-    column: usize,
-    columns: usize,
-    /// Words further on in the same rows that are asked for.
-    in_these_rows: usize,
-    /// How much further the same place of the rows after them is.
-    in_next_rows: usize,
-}
-
-/// A tile: its first column, whether it is as wide as a kernel takes or one vector, and how many words further on it asks
-/// for what is read soon.
-type Tile = (usize, bool, usize);
-
-impl Tiles {
-    /// `rows` rows of words, of which `words_ahead` are asked for in all of them together.
-    #[inline(always)]
-    fn of(run: &Run<'_>, rows: usize, words_ahead: usize) -> Self {
-        let in_these_rows = (words_ahead / rows.max(1)).max(LEAST_AHEAD).min(run.columns);
-        let in_next_rows = rows * run.stride + in_these_rows - run.columns;
-        Self { column: 0, columns: run.columns, in_these_rows, in_next_rows }
-    }
-
-    #[inline(always)]
-    fn next<S: Simd, const NV: usize>(&mut self) -> Option<Tile> {
-        let column = self.column;
-        if column >= self.columns {
-            return None;
-        }
-        let whole = self.columns - column >= S::LANES * NV;
-        self.column += if whole { S::LANES * NV } else { S::LANES };
-        let in_these = column + self.in_these_rows < self.columns;
-        Some((column, whole, if in_these { self.in_these_rows } else { self.in_next_rows }))
-    }
+/// Words from one row of x to the next.
+const fn words_of_row<S: Simd>() -> usize {
+    X_ROWS / BLOCK * S::X_BLOCK
 }
 
 #[inline(always)]
-unsafe fn tile<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
-    run: &Run<'_>,
-    block: usize,
-    column: usize,
-    ahead: usize,
-    x: X<'_>,
-    [values, kept]: [*mut f32; 2],
-    stride: usize,
-) {
-    let words = run.words.as_ptr().add(block * words_of::<BITS>() * run.stride + column);
-    let x_at = x.words.as_ptr().add(block * S::X_BLOCK);
-    let row_of_x = X_ROWS / BLOCK * S::X_BLOCK;
-    let mut sums = [[S::start(x_at); NV]; MR];
-    for row in 1..MR {
-        sums[row] = [S::start(x_at.add(row * row_of_x)); NV];
-    }
-    add_block::<S, BITS, MR, NV>(&mut sums, words, run.stride, x_at, ahead);
-    if block + 1 < run.blocks {
-        for_each!(MR, ROW => {
-            for_each!(NV, V => {
-                let kept = kept.add(ROW * stride + V * S::LANES);
-                S::store(kept, S::add(S::load(kept), S::settle(sums[ROW][V])));
-            });
-        });
-        return;
-    }
-    let mut settled = [[S::splat(0.0); NV]; MR];
-    for_each!(MR, ROW => {
-        for_each!(NV, V => {
-            let kept = kept.add(ROW * stride + V * S::LANES);
-            settled[ROW][V] = S::add(S::load(kept), S::settle(sums[ROW][V]));
-            S::store(kept, S::splat(0.0));
-        });
-    });
-    if run.offsets.is_empty() {
-        add_to_totals::<S, MR, NV, false>(values, stride, run, column, x, &settled);
-    } else {
-        add_to_totals::<S, MR, NV, true>(values, stride, run, column, x, &settled);
-    }
-}
-
-/// The same for a whole run.
-#[inline(always)]
-unsafe fn tile_of_run<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
-    run: &Run<'_>,
-    column: usize,
-    ahead: usize,
-    x: X<'_>,
-    values: *mut f32,
-    stride: usize,
-) {
-    let mut sums = [[S::start_run(&x.runs[0]); NV]; MR];
-    for row in 1..MR {
-        sums[row] = [S::start_run(&x.runs[row]); NV];
-    }
-    let (mut words, mut x_at) = (run.words.as_ptr().add(column), x.words.as_ptr());
-    for _ in 0..run.blocks {
-        add_block::<S, BITS, MR, NV>(&mut sums, words, run.stride, x_at, ahead);
-        words = words.add(words_of::<BITS>() * run.stride);
-        x_at = x_at.add(S::X_BLOCK);
-    }
+unsafe fn settle<S: Simd, const MR: usize, const NV: usize>(
+    sums: &[[S::Sum; NV]; MR],
+) -> [[S::Float; NV]; MR] {
     let mut settled = [[S::splat(0.0); NV]; MR];
     for_each!(MR, ROW => {
         for_each!(NV, V => {
             settled[ROW][V] = S::settle(sums[ROW][V]);
         });
     });
-    if run.offsets.is_empty() {
-        add_to_totals::<S, MR, NV, false>(values, stride, run, column, x, &settled);
-    } else {
-        add_to_totals::<S, MR, NV, true>(values, stride, run, column, x, &settled);
-    }
+    settled
 }
 
-/// Adds the products of a block to the sums of a tile, and asks for words that are read soon.
+/// Adds the products of a step of a block.
 #[inline(always)]
-unsafe fn add_block<S: Simd, const BITS: usize, const MR: usize, const NV: usize>(
+unsafe fn add_step<S: Simd, const BITS: usize, const STEP: usize, const MR: usize, const NV: usize>(
     sums: &mut [[S::Sum; NV]; MR],
     words: *const u32,
     stride: usize,
     x_at: *const u32,
-    ahead: usize,
 ) {
-    let row_of_x = X_ROWS / BLOCK * S::X_BLOCK;
-    for_each_step!(S::STEPS, STEP => {
-        let mut weights = [S::step::<BITS, STEP>(words, stride); NV];
+    let mut weights = [S::step::<BITS, STEP>(words, stride); NV];
+    for v in 1..NV {
+        weights[v] = S::step::<BITS, STEP>(words.add(v * S::LANES), stride);
+    }
+    for row in 0..MR {
+        let x = S::broadcast(x_at.add(row * words_of_row::<S>() + STEP * S::X_STEP));
         for v in 0..NV {
-            let words = words.add(v * S::LANES);
-            for row in rows_to_ask_for::<S, BITS>(STEP) {
-                S::prefetch(words.wrapping_add(row * stride + ahead));
-            }
-            weights[v] = S::step::<BITS, STEP>(words, stride);
+            sums[row][v] = S::multiply_add(sums[row][v], weights[v], x);
         }
-        for row in 0..MR {
-            let x = S::broadcast(x_at.add(row * row_of_x + STEP * S::X_STEP));
-            for v in 0..NV {
-                sums[row][v] = S::multiply_add(sums[row][v], weights[v], x);
-            }
-        }
-    });
+    }
 }
 
 /// Adds the scaled sum of a run to the total of its columns.
@@ -339,7 +186,23 @@ unsafe fn add_to_total<S: Simd, const OFFSETS: bool>(
 
 /// [`add_to_total`] for all sums of a tile.
 #[inline(always)]
-unsafe fn add_to_totals<S: Simd, const MR: usize, const NV: usize, const OFFSETS: bool>(
+unsafe fn add_to_totals<S: Simd, const MR: usize, const NV: usize>(
+    totals: *mut f32,
+    stride: usize,
+    run: &Run<'_>,
+    column: usize,
+    x: X<'_>,
+    sums: &[[S::Float; NV]; MR],
+) {
+    if run.offsets.is_empty() {
+        add_scaled::<S, MR, NV, false>(totals, stride, run, column, x, sums);
+    } else {
+        add_scaled::<S, MR, NV, true>(totals, stride, run, column, x, sums);
+    }
+}
+
+#[inline(always)]
+unsafe fn add_scaled<S: Simd, const MR: usize, const NV: usize, const OFFSETS: bool>(
     totals: *mut f32,
     stride: usize,
     run: &Run<'_>,
@@ -426,7 +289,7 @@ pub(super) unsafe fn multiply<S: Simd, const MR: usize, const NV: usize>(
                 weights[v] = S::load_weight(weights_at.add(v * S::LANES));
             }
             for row in 0..MR {
-                let x = S::broadcast(x_at.add(row * (X_ROWS / BLOCK * S::X_BLOCK)));
+                let x = S::broadcast(x_at.add(row * words_of_row::<S>()));
                 for v in 0..NV {
                     sums[row][v] = S::multiply_add(sums[row][v], weights[v], x);
                 }
@@ -436,16 +299,6 @@ pub(super) unsafe fn multiply<S: Simd, const MR: usize, const NV: usize>(
         }
         block_at = block_at.add(S::X_BLOCK);
     }
-    let mut settled = [[S::splat(0.0); NV]; MR];
-    for_each!(MR, ROW => {
-        for_each!(NV, V => {
-            settled[ROW][V] = S::settle(sums[ROW][V]);
-        });
-    });
-    let values = totals.values.as_mut_ptr();
-    if run.offsets.is_empty() {
-        add_to_totals::<S, MR, NV, false>(values, totals.stride, run, 0, x, &settled);
-    } else {
-        add_to_totals::<S, MR, NV, true>(values, totals.stride, run, 0, x, &settled);
-    }
+    let settled = settle::<S, MR, NV>(&sums);
+    add_to_totals::<S, MR, NV>(totals.values.as_mut_ptr(), totals.stride, run, 0, x, &settled);
 }

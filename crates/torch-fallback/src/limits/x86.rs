@@ -12,6 +12,8 @@ use crate::kernel::Isa;
 
 /// Words of a stream before the next stream begins: as far apart as rows of packed words of 4096 columns.
 const STREAM: usize = 4096 * 4 / size_of::<u64>();
+/// How many words ahead long streams ask for.
+const AHEAD: usize = 1536 / size_of::<u64>();
 /// Sums in flight: more than the latency of a multiplication times the units that do it, which for pairs of bf16 on Zen 5 is
 /// 12 exactly, and fewer than the compiler keeps in memory: from 16 on it leaves the loop over them rolled.
 const SUMS: usize = 14;
@@ -49,25 +51,31 @@ pub(super) fn loops() -> Vec<Loop> {
     }
     fn four_streams(words: &[u64]) -> u64 {
         // SAFETY: as above.
-        unsafe { read_four_streams(words) }
+        unsafe { read_four_streams(words, STREAM, 4 * STREAM) }
     }
-    vec![sequential, ahead, four_streams, |words| read_two_streams(words, sequential)]
+    fn four_long_streams(words: &[u64]) -> u64 {
+        let stream = (words.len() / 32 * 8).max(8);
+        // SAFETY: as above.
+        unsafe { read_four_streams(words, stream, AHEAD) }
+    }
+    vec![sequential, ahead, four_streams, four_long_streams, |words| read_two_streams(words, sequential)]
 }
 
-/// Four streams side by side, each of [`STREAM`] words at a time, and the next of each is asked for.
+/// Four streams side by side, each of `stream` words at a time, a multiple of 8. In each the words are asked for that are `ahead`
+/// further on.
 #[target_feature(enable = "avx512f")]
-fn read_four_streams(words: &[u64]) -> u64 {
+fn read_four_streams(words: &[u64], stream: usize, ahead: usize) -> u64 {
     let mut sums = [_mm512_setzero_si512(); 4];
-    let chunks = words.chunks_exact(4 * STREAM);
+    let chunks = words.chunks_exact(4 * stream);
     let rest = read_avx512::<0>(chunks.remainder());
     for chunk in chunks {
-        for at in (0..STREAM).step_by(8) {
-            for (stream, sum) in sums.iter_mut().enumerate() {
-                let line = chunk[stream * STREAM + at..][..8].as_ptr();
+        for at in (0..stream).step_by(8) {
+            for (number, sum) in sums.iter_mut().enumerate() {
+                let line = chunk[number * stream + at..][..8].as_ptr();
                 // SAFETY: asking for an address does nothing where there is no memory.
                 #[allow(unused_unsafe, reason = "older compilers have it unsafe")]
                 unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(4 * STREAM).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(ahead).cast());
                 }
                 // SAFETY: a line is eight words.
                 *sum = _mm512_xor_si512(*sum, unsafe { _mm512_loadu_si512(line.cast()) });

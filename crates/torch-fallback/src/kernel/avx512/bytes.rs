@@ -18,7 +18,7 @@ use std::arch::x86_64::*;
 use gptq_core::format::packing::{BLOCK, Pieces};
 
 use super::super::simd::{self, Simd};
-use super::super::{Family, Fuse, FuseRun, Multiply, Pack, Run, RunOfX, Totals, Unpack, X};
+use super::super::{Family, Fuse, Multiply, Pack, Run, RunOfX, Totals, Unpack, X};
 use super::{code_at, floats, load, narrow, shift_left, shift_right, widen};
 
 /// Weights in quadruples of bytes.
@@ -261,6 +261,18 @@ impl Simd for Bytes {
     #[inline(always)]
     unsafe fn start(block: *const u32) -> [__m512i; DIGITS] {
         Self::broadcast(block.add(BLOCK / 4 * DIGITS))
+    }
+    #[inline(always)]
+    unsafe fn start_row<const BITS: usize>(x: *const u32, blocks: usize, row: usize) -> [__m512i; DIGITS] {
+        let (middle, steps) = (_mm512_set1_epi8((1u8 << (BITS - 1)).cast_signed()), Self::STEPS / BITS);
+        let mut sums = [_mm512_setzero_si512(); DIGITS];
+        for block in 0..blocks {
+            for step in row * steps..(row + 1) * steps {
+                let x = Self::broadcast(x.add(block * Self::X_BLOCK + step * Self::X_STEP));
+                sums = Self::multiply_add(sums, middle, x);
+            }
+        }
+        sums.map(|sum| _mm512_sub_epi32(_mm512_setzero_si512(), sum))
     }
     #[inline(always)]
     unsafe fn start_run(run: &RunOfX) -> [__m512i; DIGITS] {

@@ -15,7 +15,7 @@ use gptq_core::format::packing::{BLOCK, Pieces};
 use half::bf16;
 
 use super::super::simd::{self, Simd};
-use super::super::{Family, Fuse, FuseRun, Multiply, Pack, PackBf16, Run, RunOfX, Totals, Unpack, X};
+use super::super::{Family, Fuse, Multiply, Pack, PackBf16, Run, RunOfX, Totals, Unpack, X};
 use super::{code_at, floats, load, narrow, shift_left, shift_right, widen};
 
 /// Weights in pairs of bf16.
@@ -269,6 +269,10 @@ impl Simd for Pairs {
 
     #[inline(always)]
     unsafe fn start(_block: *const u32) -> __m512 {
+        _mm512_setzero_ps()
+    }
+    #[inline(always)]
+    unsafe fn start_row<const BITS: usize>(_x: *const u32, _blocks: usize, _row: usize) -> __m512 {
         _mm512_setzero_ps()
     }
     #[inline(always)]
