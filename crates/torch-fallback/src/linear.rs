@@ -2,6 +2,7 @@
 
 use gptq_core::backend::Linear;
 use gptq_core::device::{Context, Device};
+use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, Element, TensorMut, TensorRef};
 use gptq_core::{Error, QuantLinear, Result};
 use half::{bf16, f16};
@@ -41,15 +42,9 @@ impl TorchLinear {
 
 impl Linear for TorchLinear {
     fn forward(&self, x: &TensorRef<'_>, out: &mut TensorMut<'_>, context: &mut Context) -> Result<()> {
-        let layer = || self.layer.name().to_owned();
-        let device = context.device();
-        let Some(scratch) = context.host_scratch() else {
-            return Err(Error::DeviceMismatch {
-                what: format!("the context of layer `{}`", layer()),
-                found: device,
-                expected: Device::Cpu,
-            });
-        };
+        // Kernels and the plain path count on it, and an engine that holds a layer by itself has not asked.
+        check_forward(self.layer.info(), &Device::Cpu, &DType::ALL, x, out, context)?;
+        let scratch: &mut [u8] = bytemuck::cast_slice_mut(context.host_floats()?);
         match x.dtype() {
             DType::F32 => typed::<f32>(x, out).map(|(x, out)| self.forward_as(x, out, scratch)),
             DType::F16 => typed::<f16>(x, out).map(|(x, out)| self.forward_as(x, out, scratch)),
@@ -57,7 +52,7 @@ impl Linear for TorchLinear {
         }
         .unwrap_or_else(|| {
             Err(Error::DtypeMismatch {
-                what: format!("out of layer `{}`", layer()),
+                what: format!("out of layer `{}`", self.layer.name()),
                 found: out.dtype(),
                 expected: format!("{} in host memory, as x", x.dtype()),
             })

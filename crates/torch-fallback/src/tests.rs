@@ -7,7 +7,7 @@ use gptq_core::device::{Context, Device};
 use gptq_core::format::packing::words_for;
 use gptq_core::format::{Bits, GroupSize, Packing, ZeroEncoding};
 use gptq_core::tensor::{DType, Element, Floats, TensorMut, TensorRef};
-use gptq_core::{Part, QuantLinear, QuantLinearParts};
+use gptq_core::{Error, Part, QuantLinear, QuantLinearParts};
 use half::{bf16, f16};
 
 use crate::REGISTRATION;
@@ -244,6 +244,41 @@ fn the_bits_of_a_result_do_not_depend_on_the_number_of_threads() {
             let one = on(1);
             assert!([2, 3, 8].into_iter().all(|threads| on(threads) == one), "{case:?}, {rows} rows");
         }
+    }
+}
+
+#[test]
+fn a_layer_by_itself_refuses_x_and_out_that_do_not_fit_it() {
+    // On the fast path and on the plain one.
+    for case in [cases()[0], Case { group: 8, ..cases()[0] }] {
+        let layer = layer(case);
+        let linear = crate::linear(layer.clone(), &Options::default()).unwrap();
+        let (k, n) = (layer.in_features(), layer.out_features());
+        let mut context = Context::host(1 << 20);
+        let mut call = |x: [usize; 2], out: [usize; 2]| {
+            let (x_values, mut y) = (vec![1.0f32; x[0] * x[1]], vec![f32::NAN; out[0] * out[1]]);
+            let x = TensorRef::host(&x_values, x).unwrap();
+            linear.forward(&x, &mut TensorMut::host(&mut y, out).unwrap(), &mut context)
+        };
+        for (x, out, wrong) in [
+            ([2, k / 2], [2, n], "x of layer"),
+            ([1, k - 1], [1, n], "x of layer"),
+            ([1, 2 * k], [2, n], "x of layer"),
+            ([1, k], [1, n - 1], "out of layer"),
+            ([1, k], [2, n], "out of layer"),
+            ([2, k], [1, 2 * n], "out of layer"),
+        ] {
+            let refused = call(x, out);
+            let said = matches!(&refused, Err(Error::Shape { what, .. }) if what.starts_with(wrong));
+            assert!(said, "x {x:?}, out {out:?}: {refused:?}");
+        }
+        call([2, k], [2, n]).unwrap();
+        call([0, k], [0, n]).unwrap();
+
+        let (x, mut y) = (vec![1.0f32; k], vec![f16::NAN; n]);
+        let mut out = TensorMut::host(&mut y, [1, n]).unwrap();
+        let refused = linear.forward(&TensorRef::host(&x, [1, k]).unwrap(), &mut out, &mut context);
+        assert!(matches!(refused, Err(Error::DtypeMismatch { .. })), "out in f16 for x in f32: {refused:?}");
     }
 }
 
