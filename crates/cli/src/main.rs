@@ -28,6 +28,7 @@ mod commands;
 mod failure;
 mod log;
 mod output;
+mod room;
 mod tensor_file;
 
 use std::io::Write;

@@ -74,6 +74,28 @@ fn what_cannot_be_timed_is_refused() {
 }
 
 #[test]
+fn what_no_machine_holds_is_refused_before_it_is_allocated() {
+    let rows = ["18446744073709551615", "1000000000000"];
+    for rows in rows {
+        let text = bench(&["--shape", "64x64", "--rows", rows]).failure();
+        assert_says(&text, &["x or y of the benchmark", rows, "64", "--rows"]);
+    }
+    assert_says(
+        &bench(&["--shape", "1048575x1048575", "--rows", "1"]).failure(),
+        &["1048575x1048575", "--shape"],
+    );
+}
+
+#[test]
+fn tiny_layers_are_copied_some_thousand_times_and_no_more() {
+    // 512 MiB of such layers would be more than fifty million.
+    let tiny =
+        ["--shape", "1x1", "--rows", "1", "--dtype", "f32", "--read", "1", "--turn", "1", "--rounds", "1"];
+    let json = gptq(&[&["bench", "--json"][..], &tiny].concat()).json();
+    assert!(json["cases"][0]["calls"].as_f64() >= Some(2.0), "{json}");
+}
+
+#[test]
 fn without_a_gpu_the_failure_says_what_is_missing() {
     // No machine has as many.
     let text = bench(&["--device", "cuda:99", "--shape", "64x64", "--rows", "1"]).failure();

@@ -113,5 +113,9 @@ fn backends_and_types_are_those_that_were_asked_for() {
     );
     assert_says(&verify(WHOLE, &["--device", "cuda:7"]).failure(), &["not usable on cuda:7"]);
     assert_says(&verify(WHOLE, &["--rows", "0"]).usage(), &["--rows"]);
+    for rows in ["1000000000000", "18446744073709551615"] {
+        let text = verify(WHOLE, &["--rows", rows]).failure();
+        assert_says(&text, &["x or y of layer `model.layers.0.", rows, "pass fewer --rows"]);
+    }
     assert_says(&verify(WHOLE, &["--dtype", "int8"]).usage(), &["f32, f16, bf16"]);
 }

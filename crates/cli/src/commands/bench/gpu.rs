@@ -336,7 +336,7 @@ fn best(replay: &mut Replay, rounds: usize) -> Result<f64> {
 /// How many copies of so many bytes take `total` bytes: never less than two, of which one is out of the cache while the other
 /// is read.
 fn copies(total: usize, bytes: usize) -> usize {
-    total.div_ceil(bytes.max(1)).max(2)
+    layer::copies_of(total, bytes).max(2)
 }
 
 /// How many calls of `call` seconds fill a turn.
@@ -372,6 +372,7 @@ mod tests {
             );
         }
         assert_eq!([copies(1, 100), copies(1000, 0)], [2, 1000]);
+        assert_eq!(copies(COPIES_BYTES, 1), layer::MOST_COPIES, "of a layer of one weight");
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use gptq_torch_fallback::limits::{Multiplication, ReadBandwidth, multiply_rate};
 
 use crate::failure::Result;
+use crate::room;
 
 use super::call::{self, Bench, median};
 use super::job::{Job, Outcome};
-use super::layer::{self, Memory};
+use super::layer::{self, Memory, Shape};
 use super::limits::Limits;
 use super::report::{Measured, operations};
 
@@ -22,14 +23,21 @@ const TURN_SECONDS: f64 = 0.1;
 
 /// Times every case of the job. All cases of a layer take turns in every round.
 pub(super) fn measure(job: &Job<'_>) -> Result<Outcome> {
-    let memory = ReadBandwidth::new(job.read_bytes.unwrap_or(READ_BYTES));
+    let read_bytes = job.read_bytes.unwrap_or(READ_BYTES);
+    room::for_bytes(|| "memory to read".into(), Some(read_bytes), "pass a smaller --read")?;
+    for Shape { k, n } in job.specs.iter().map(|spec| spec.shape) {
+        room::for_x_and_y("the benchmark", job.most_rows(), [k, n])?;
+    }
+    let memory = ReadBandwidth::new(read_bytes);
     let mut limits = Limits::default();
     let mut measured = Vec::new();
     for (index, spec) in job.specs.iter().enumerate() {
         job.bar.show("bench", index, job.specs.len());
         let layer = spec.build()?;
         let bytes = layer.info().packed_bytes;
-        let count = if job.warm { 1 } else { job.copies_bytes.unwrap_or(COPIES_BYTES).div_ceil(bytes) };
+        let count =
+            if job.warm { 1 } else { layer::copies_of(job.copies_bytes.unwrap_or(COPIES_BYTES), bytes) };
+        room::for_bytes(|| "copies of a layer".into(), count.checked_mul(bytes), "pass a smaller --copies")?;
         let copies = layer::copies(&layer, count, Memory::Own)?;
         let mut benches = Vec::new();
         for contestant in &job.contestants {

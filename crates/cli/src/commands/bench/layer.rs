@@ -9,6 +9,10 @@ use gptq_core::tensor::Floats;
 use gptq_core::{Part, QuantLinear, QuantLinearParts};
 
 use crate::failure::Result;
+use crate::room;
+
+/// Copies that calls rotate over at most: each has a name and a place in a model, which take longer than a tiny layer.
+pub(super) const MOST_COPIES: usize = 1 << 14;
 
 /// in_features x out_features.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +84,7 @@ impl LayerSpec {
     /// A layer of random codes.
     pub(super) fn build(self) -> Result<QuantLinear> {
         let Self { shape: Shape { k, n }, bits, group_size, act_order, asymmetric } = self;
+        room::for_layer([k, n])?;
         let case = Case {
             bits,
             packing: if Packing::Continuous.supports(bits) { Packing::Continuous } else { Packing::Planar },
@@ -101,6 +106,11 @@ pub(super) enum Memory {
     Own,
     /// That of the layer: for backends that arrange each layer in memory of their own.
     Shared,
+}
+
+/// How many layers of so many bytes take `total` bytes: not more than [`MOST_COPIES`], and never none.
+pub(super) fn copies_of(total: usize, bytes: usize) -> usize {
+    total.div_ceil(bytes.max(1)).clamp(1, MOST_COPIES)
 }
 
 /// The layer `count` times, under names of their own.

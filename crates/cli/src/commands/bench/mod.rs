@@ -139,7 +139,7 @@ pub(crate) struct BenchCommand {
     /// How long one case is called in one round [default: 100; on a GPU 3].
     #[arg(long, value_name = "MILLISECONDS", help_heading = "Calls")]
     turn: Option<u32>,
-    /// Copies to rotate over take this much memory [default: 512; on a GPU 256].
+    /// Copies to rotate over take this much memory, but are at most 16384 [default: 512; on a GPU 256].
     #[arg(long, value_name = "MIB", value_parser = mebibytes, help_heading = "Calls")]
     copies: Option<usize>,
     /// How much memory is read when the machine's bandwidth is measured [default: 1024; on a GPU 512].

@@ -22,6 +22,7 @@ use crate::args::{BackendOptionArgs, OpenArgs, PlanArgs};
 use crate::call::call;
 use crate::failure::{Failure, Result};
 use crate::output::{Bar, Console};
+use crate::room;
 use crate::tensor_file::Matrix;
 
 use judge::judge;
@@ -84,6 +85,10 @@ impl Verify {
         let options = self.options.options()?;
         let started = Instant::now();
         let checkpoint = self.chosen(self.open.open()?)?;
+        for layer in checkpoint.layers() {
+            let shape = [layer.in_features(), layer.out_features()];
+            room::for_x_and_y(&format!("layer `{}`", layer.name()), self.rows.get(), shape)?;
+        }
         let plan = self.plan.request(Some(self.dtype)).plan(&checkpoint)?;
         let bar = Bar::new(console);
         let mut hear = |progress| bar.hear(progress);
@@ -176,11 +181,6 @@ impl Verify {
             what: format!("x or y of layer `{}`", packed.name()),
             problem: format!("{rows} rows have more bytes than can be counted; pass fewer --rows"),
         };
-        // Elements are held as f64 meanwhile.
-        let countable = rows.checked_mul(k.max(n)).is_some_and(|elements| elements.checked_mul(8).is_some());
-        if !countable {
-            return Err(too_large().into());
-        }
         let x = Activations::normal([rows, k], self.dtype, seed);
         let x_matrix = Matrix::of(&x).ok_or_else(too_large)?;
         let mut y = Matrix::zeros(self.dtype, [rows, n]).ok_or_else(too_large)?;
