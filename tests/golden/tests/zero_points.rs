@@ -172,6 +172,44 @@ fn readable_dialects_agree_at_three_bits_and_nobody_is_asked() {
     assert!(bits(&dense) == bits(&expected), "b3");
 }
 
+/// The tensors of a 3-bit layer as GPTQModel before version 7 stored them: a constant taken from each word of v2, whose
+/// ones are not in the fields.
+fn tensors_before_version_7(layer: &LayerValues) -> Vec<Tensor> {
+    let mut tensors = layer.tensors(StoredZeros::V2);
+    let qzeros = tensors.iter_mut().find(|tensor| tensor.name.ends_with(".qzeros")).expect("a layer has it");
+    assert!(qzeros.shape[1].is_multiple_of(3), "whole blocks: {:?}", qzeros.shape);
+    let constants = [0x2492_4924_u32, 0x9249_2492, 0x4924_9249];
+    for (word, constant) in qzeros.bytes.chunks_exact_mut(4).zip(constants.into_iter().cycle()) {
+        let stored = u32::from_le_bytes(word.try_into().expect("4 bytes")).wrapping_sub(constant);
+        word.copy_from_slice(&stored.to_le_bytes());
+    }
+    tensors
+}
+
+#[test]
+fn three_bits_of_an_old_gptqmodel_are_restored_whatever_dialect_is_said() {
+    let symmetric = LayerValues::random(NAME, 3, [64, 96], 32, 7).symmetric();
+    let asymmetric = LayerValues::random(NAME, 3, [64, 96], 32, 8);
+    for (layer, sym, quantizer) in [
+        (&symmetric, true, None),
+        (&symmetric, true, Some("gptqmodel:5.8.0")),
+        (&asymmetric, false, Some("gptqmodel:5.8.0")),
+    ] {
+        let mut config = config(3, quantizer);
+        config["group_size"] = layer.group_rows.into();
+        config["sym"] = sym.into();
+        let dir = CheckpointDir::new(&config, &tensors_before_version_7(layer));
+        for said in [None, Some(ZeroDialect::FieldWrap), Some(ZeroDialect::WordBorrow)] {
+            let case = format!("sym {sym}, by {quantizer:?}, {said:?} said");
+            let options = OpenOptions { zeros_dialect: said, ..OpenOptions::default() };
+            let checkpoint = open_with(dir.path(), &options);
+            assert_reads_as(layer, &checkpoint, &case);
+            let evidence = checkpoint.zero_evidence().expect("it was read from files");
+            assert_eq!(evidence.restored_three_bits, 1, "{case}: {evidence:?}");
+        }
+    }
+}
+
 // ---- every dialect, by logical values ------------------------------------------------------------------------
 
 /// A layer with a zero point of 0 in every position of a word, and neighbours of all sorts.

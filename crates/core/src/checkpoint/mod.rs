@@ -68,8 +68,9 @@ pub struct Checkpoint {
 pub struct OpenOptions {
     /// Whether to map the weight files or to copy them into memory.
     pub reading: Reading,
-    /// How v1 zero points of 0 were stored, where the writer is unknown. Overrides what its name implies. It and
-    /// `assume_format` are of no meaning to files that store no zero points.
+    /// How v1 zero points of 0 were stored, where the writer is unknown. Overrides what its name implies. At 3 bits the
+    /// dialects are one, and it changes nothing. It and `assume_format` are of no meaning to files that store no zero
+    /// points.
     pub zeros_dialect: Option<ZeroDialect>,
     /// In which encoding zero points are stored. Overrides configuration and data.
     pub assume_format: Option<ZeroVersion>,

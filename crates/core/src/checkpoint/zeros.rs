@@ -11,7 +11,8 @@
 //!    in the other. This is statistics, so it warns and never decides.
 //!
 //! GPTQModel before version 7 stored v1 zero points of 3 bits in a way of its own. Symmetric layers show it
-//! conclusively, asymmetric ones are read so where the configuration names such a version.
+//! conclusively, asymmetric ones are read so where the configuration names such a version. The dialects are one at 3
+//! bits, so that naming one changes nothing there.
 //!
 //! A v1 zero point of 0 is stored in ways that only knowledge of the writer tells apart: see [`ZeroDialect`].
 
@@ -152,8 +153,8 @@ pub(super) fn settle(
         restored_three_bits: 0,
     };
     for (index, layer) in layers.iter_mut().enumerate() {
+        // Whatever dialect is said: at 3 bits they are one.
         if read_as == ZeroVersion::V1
-            && options.zeros_dialect.is_none()
             && let Some(zeros) = seen.restored.remove(&index)
         {
             evidence.restored_three_bits += 1;
