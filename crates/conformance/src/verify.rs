@@ -8,13 +8,14 @@ use crate::accuracy::{Accuracy, Activations, WeightRounding};
 use crate::oracle::Dense;
 use crate::rig::output_of;
 
-/// Runs a layer of `model` on x, and holds the given columns of its output to the oracle of its packed words. For what
-/// the suite does not have: layers of the size and with the values of real models.
+/// Runs a layer of `model` on x, and holds the given columns of its output to the oracle of the words that its checkpoint
+/// has, before any conversion. For what the suite does not have: layers of the size and with the values of real models.
 ///
 /// Every 7th column or so is affordable; all of a large layer take the oracle minutes.
 ///
 /// # Errors
 /// As [`Layer::forward`]; [`Error::Shape`](gptq_core::Error::Shape) where there is no such column;
+/// [`Error::NoSuchLayer`](gptq_core::Error::NoSuchLayer) for a layer of another model;
 /// [`Error::Backend`](gptq_core::Error::Backend) where out was not written whole, or something beside it was.
 pub fn verify(
     model: &FinalizedModel,
@@ -23,7 +24,8 @@ pub fn verify(
     columns: &[usize],
     context: &mut Context,
 ) -> Result<Accuracy> {
-    let dense = Dense::of_layer(layer.packed(), columns)?;
+    // Not the words that the backend got: those are converted by the code under test.
+    let dense = Dense::of_layer(model.checkpoint().layer(layer.name())?, columns)?;
     let n = layer.info().out_features;
     let output = output_of(model, layer, x, context)?;
     let chosen: Vec<f64> = output

@@ -10,15 +10,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use gptq_conformance::case::Case;
 use gptq_conformance::checks::{self, *};
-use gptq_conformance::{Check, Target};
+use gptq_conformance::{Activations, Check, Target, verify};
 use gptq_core::backend::{
     Backend, BackendId, Capabilities, LayerId, LayerSource, Linear, Options, Outcome, Registration, Rejection,
 };
 use gptq_core::device::{Context, Device};
 use gptq_core::format::ZeroEncoding;
 use gptq_core::tensor::{DType, Element, TensorMut, TensorRef};
-use gptq_core::{QuantLinear, Result};
+use gptq_core::{Part, QuantLinear, QuantLinearParts, Result};
 use half::{bf16, f16};
 
 /// What is wrong with a backend in host memory.
@@ -44,9 +45,10 @@ enum Fault {
     WantsAlignment,
     ScratchNeverEnough,
     ScalesNarrowed,
+    Misconverted,
 }
 
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 21] = [
     Fault::None,
     Fault::ZeroOffByOne,
     Fault::ZeroOfNothingIsTwoToTheBits,
@@ -67,6 +69,7 @@ const FAULTS: [Fault; 20] = [
     Fault::WantsAlignment,
     Fault::ScratchNeverEnough,
     Fault::ScalesNarrowed,
+    Fault::Misconverted,
 ];
 
 struct Mutant<const FAULT: usize> {
@@ -104,6 +107,9 @@ impl<const FAULT: usize> Backend for Mutant<FAULT> {
     fn convert_format(&mut self, layer: &mut QuantLinear) -> Result<Outcome> {
         self.arrived_as_v2 = layer.info().zero_encoding == ZeroEncoding::V2;
         layer.convert_zeros(ZeroEncoding::V2);
+        if FAULTS[FAULT] == Fault::Misconverted {
+            *layer = misconverted(layer)?;
+        }
         Ok(Outcome::Done)
     }
 
@@ -138,6 +144,31 @@ impl<const FAULT: usize> Backend for Mutant<FAULT> {
     fn scratch_bytes(&self) -> usize {
         4 * self.row_bytes
     }
+}
+
+/// The same layer with its first zero point of each word off by one, as a converter makes it that is wrong.
+fn misconverted(layer: &QuantLinear) -> Result<QuantLinear> {
+    let info = layer.info();
+    let group_rows = info.group_size.rows(info.in_features);
+    let g_idx: Vec<i32> =
+        (0..info.in_features).map(|row| layer.group_index().group_of(row, group_rows) as i32).collect();
+    let zeros = layer.zeros();
+    let wrong: Vec<u32> = zeros.words().iter().map(|word| word ^ 1).collect();
+    QuantLinear::new(QuantLinearParts {
+        name: info.name.clone(),
+        bits: info.bits,
+        packing: info.packing,
+        group_size: info.group_size,
+        zero_encoding: zeros.encoding(),
+        qweight: Part::in_memory(
+            vec![layer.qweight().len() / info.out_features, info.out_features],
+            layer.qweight().clone(),
+        ),
+        qzeros: Part::in_memory(vec![info.groups, zeros.words_per_group()], wrong.into()),
+        scales: Part::in_memory(vec![info.groups, info.out_features], layer.scales().clone()),
+        g_idx: Some(Part::in_memory(vec![info.in_features], g_idx.into())),
+        bias: layer.bias().map(|bias| Part::in_memory(vec![info.out_features], bias.clone())),
+    })
 }
 
 fn weights(fault: Fault, layer: &QuantLinear, arrived_as_v2: bool) -> Vec<f64> {
@@ -315,6 +346,22 @@ fn wrong_zero_points_are_caught() {
         ZeroOffByOne by every_pair_of_factors, zero_encodings;
         ZeroOfNothingIsTwoToTheBits by every_pair_of_factors, zero_encodings;
         ConvertedTwice by every_pair_of_factors, converting_twice;
+        Misconverted by every_pair_of_factors, zero_encodings;
+    }
+}
+
+#[test]
+fn a_wrong_conversion_moves_the_backend_and_not_the_oracle() {
+    for (name, target, holds) in [
+        ("None", mutant::<{ Fault::None as usize }>(), true),
+        ("Misconverted", mutant::<{ Fault::Misconverted as usize }>(), false),
+    ] {
+        let built = Case { sym: false, ..Case::PLAIN }.build("layer").unwrap();
+        let model = target.open(vec![built.layer], None, None).unwrap();
+        let mut context = model.context().unwrap();
+        let x = Activations::normal([3, 64], DType::F32, 1);
+        let accuracy = verify(&model, &model.layers()[0], &x, &[0, 8, 63], &mut context).unwrap();
+        assert_eq!(accuracy.holds(), holds, "{name}: {accuracy:?}");
     }
 }
 

@@ -31,9 +31,10 @@ use report::{Verification, VerifiedLayer};
 const LONG: &str = "\
 Run every layer on random x, as an application would run it, and compare the answers with an oracle.
 
-The checkpoint is planned and finalized as by `gptq finalize`. The oracle shares no code with it: it reads the packed \
-words bit by bit as they stand in the files, and multiplies in f64. So a wrong conversion of zero points, a wrong \
-arrangement of weights and a kernel that is wrong for one shape all show.
+The checkpoint is planned and finalized as by `gptq finalize`. The oracle uses none of its unpacking or conversion: it \
+reads the packed words bit by bit as they stand in the files, and multiplies in f64. So a wrong conversion of zero \
+points, a wrong arrangement of weights and a kernel that is wrong for one shape all show. What opening decides is not \
+tried: the format, the group of each row, and zero points that had to be restored (3 bits, GPTQModel before 7).
 
   error  of y, relative to the right y (Frobenius norms)
   floor  the same error where nothing is done but rounding x and y to their type
