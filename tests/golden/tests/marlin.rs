@@ -164,3 +164,27 @@ fn it_runs_on_a_backend_and_is_saved_as_gptq() {
         .map(|checkpoint| forward(&finalize(checkpoint), LAYER, &x.data, x.shape[0], DType::F32));
     assert!(bits(&found) == bits(&expected), "outputs differ");
 }
+
+#[test]
+fn a_width_that_only_marlins_format_may_leave_out_is_written_when_it_is_saved() {
+    let gptq = open(&checkpoint_dir(CHECKPOINTS[0]));
+    for config in [
+        json!({"group_size": 128, "quant_method": "marlin"}),
+        json!({"bits": null, "group_size": 128, "quant_method": "gptq", "is_marlin_format": true}),
+    ] {
+        let what = format!("saved from {config}");
+        let dir = CheckpointDir::new(&config, &arranged(&gptq));
+        // The model's own file gets the configuration too.
+        dir.json("config.json", &json!({"model_type": "llama"}));
+        for format in [None, Some(CheckpointFormat::Gptq), Some(CheckpointFormat::GptqV2)] {
+            let out = CheckpointDir::empty();
+            let report = open(dir.path())
+                .save(out.path(), &SaveOptions { format, ..SaveOptions::default() })
+                .unwrap_or_else(|error| panic!("{what}: {}", error.report()));
+            assert!(report.proved, "{what}: {report:?}");
+            let saved = open(out.path());
+            assert_eq!(saved.config().raw.get("bits"), Some(&json!(4)), "{what}");
+            same_layers(&saved, &gptq, &what);
+        }
+    }
+}

@@ -45,6 +45,7 @@ pub use find::{Claim, Configs, Disagreement};
 pub use format::CheckpointFormat;
 pub(crate) use format::METHOD;
 pub use meta::Quantizer;
+pub(crate) use parse::BITS;
 
 /// The quantization of a checkpoint, as one configuration file tells it.
 #[derive(Clone, Debug, Serialize)]

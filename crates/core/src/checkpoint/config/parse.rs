@@ -9,7 +9,8 @@ use super::{CheckpointFormat, ConfigSource, DynamicRules, QuantizeConfig, Quanti
 use crate::error::Result;
 use crate::format::{Bits, GroupSize};
 
-const BITS: [&str; 3] = ["bits", "w_bit", "wbits"];
+/// What the width is called.
+pub(crate) const BITS: [&str; 3] = ["bits", "w_bit", "wbits"];
 const GROUP_SIZE: [&str; 2] = ["group_size", "q_group_size"];
 const SYM: [&str; 2] = ["sym", "zero_point"];
 /// Everything else that is read here.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::config_text::ObjectText;
-use crate::checkpoint::config::{self, ConfigSource, METHOD, ModuleConfig, QuantizeConfig};
+use crate::checkpoint::config::{self, BITS, ConfigSource, METHOD, ModuleConfig, QuantizeConfig};
 use crate::checkpoint::{Checkpoint, CheckpointFormat};
 use crate::error::{Error, Result};
 use crate::format::GroupSize;
@@ -101,11 +101,11 @@ pub(super) fn rewrite(checkpoint: &Checkpoint, format: CheckpointFormat) -> Resu
         let text = read(&source.path)?;
         let mut whole = object(&text, &source.path)?;
         match &source.key {
-            None => set_format(&mut whole, format),
+            None => set_values(&mut whole, checkpoint, format),
             Some(key) => {
                 let inner = whole.values(key).last().and_then(ObjectText::parse);
                 let mut inner = inner.ok_or_else(|| not_an_object(&source.path))?;
-                set_format(&mut inner, format);
+                set_values(&mut inner, checkpoint, format);
                 whole.set(key, &inner.render(), "");
             }
         }
@@ -116,7 +116,7 @@ pub(super) fn rewrite(checkpoint: &Checkpoint, format: CheckpointFormat) -> Resu
         let text = format!("{:#}", Value::Object(checkpoint.config().raw.clone()));
         let source = checkpoint.config().source.clone();
         let mut whole = object(&text, &source.path)?;
-        set_format(&mut whole, format);
+        set_values(&mut whole, checkpoint, format);
         configs.add(OWN_FILE, whole.render(), &ConfigSource::file(source.path), format)?;
     }
     if let Some(dir) = checkpoint.dir()
@@ -158,6 +158,15 @@ fn add_to_model_file(path: &Path, configs: &mut Configs, format: CheckpointForma
     }
     whole.set(MODEL_KEY, &whole.indented(&inner.render()), "");
     configs.add(MODEL_FILE, whole.render(), &ConfigSource::key_of(path, MODEL_KEY), format)
+}
+
+/// Changes what has to change in a configuration when it is saved in `format`.
+fn set_values(config: &mut ObjectText, checkpoint: &Checkpoint, format: CheckpointFormat) {
+    set_format(config, format);
+    // Files of Marlin's format may leave the width out. No other format has one that a reader could take for granted.
+    if BITS.iter().flat_map(|key| config.values(key)).all(|value| value == "null") {
+        config.set("bits", &checkpoint.config().bits.to_string(), "");
+    }
 }
 
 /// Changes the keys that name the format or the weight files, and no other. `format` and `checkpoint_format` are both
