@@ -1,6 +1,6 @@
 //! What can be said of a directory that does not open as a checkpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,23 +61,21 @@ impl Survey {
         let primary = configs.as_ref().ok().map(|configs| &configs.primary);
         let weights = weights::open(dir, primary, reading).map(|(files, tensors)| {
             let names: Vec<&str> = tensors.keys().map(|name| &**name).collect();
-            let mut survey = WeightSurvey::of(files, &names);
-            // Codes that have their scales beside them.
-            for module in marlin::modules(false, &tensors) {
-                survey.complete += 1;
-                let pieces = marlin::SUFFIXES
-                    .iter()
-                    .filter(|suffix| tensors.contains_key(&*format!("{module}.{suffix}")));
-                survey.plain_tensors -= pieces.count();
-            }
-            survey
+            // As in opening: beside modules of GPTQ's format there are none of Marlin's.
+            let marlin = match names.iter().any(|name| name.ends_with(".qweight")) {
+                true => Vec::new(),
+                // Codes that have their scales beside them.
+                false => marlin::modules(false, &tensors),
+            };
+            WeightSurvey::of(files, &names, &marlin.iter().map(|module| &**module).collect())
         });
         Self { configs, weights }
     }
 }
 
 impl WeightSurvey {
-    fn of(files: Vec<PathBuf>, names: &[&str]) -> Self {
+    /// `marlin` are the modules in Marlin's format.
+    fn of(files: Vec<PathBuf>, names: &[&str], marlin: &BTreeSet<&str>) -> Self {
         let mut modules: BTreeMap<&str, Vec<&'static str>> = BTreeMap::new();
         let piece = |name: &'_ str, suffixes: &[&'static str]| {
             let (module, last) = name.rsplit_once('.')?;
@@ -85,15 +83,23 @@ impl WeightSurvey {
         };
         for name in names {
             if let Some((module, _)) = piece(name, &TELLING) {
-                modules.entry(name.get(..module).unwrap_or_default()).or_default();
+                let module = name.get(..module).unwrap_or_default();
+                if !marlin.contains(module) {
+                    modules.entry(module).or_default();
+                }
             }
         }
+        let of_marlin = |name: &str| {
+            let piece = piece(name, &marlin::SUFFIXES).and_then(|(module, _)| name.get(..module));
+            piece.is_some_and(|module| marlin.contains(module))
+        };
         let mut plain_tensors = 0;
         for name in names {
             let of = piece(name, &["qweight", "qzeros", "scales", "g_idx", "bias"])
                 .and_then(|(module, suffix)| Some((modules.get_mut(name.get(..module)?)?, suffix)));
             match of {
                 Some((found, suffix)) => found.push(suffix),
+                None if of_marlin(name) => {}
                 None => plain_tensors += 1,
             }
         }
@@ -106,7 +112,8 @@ impl WeightSurvey {
             })
             .collect();
         incomplete.sort_by(|a, b| natural_order(&a.name, &b.name));
-        Self { files, complete: modules.len() - incomplete.len(), incomplete, plain_tensors }
+        let complete = modules.len() - incomplete.len() + marlin.len();
+        Self { files, complete, incomplete, plain_tensors }
     }
 }
 
@@ -117,6 +124,9 @@ fn lossy<S: serde::Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok
 
 #[cfg(test)]
 mod tests {
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
     use super::*;
 
     #[test]
@@ -125,7 +135,7 @@ mod tests {
         names.extend(["a.10.qweight", "a.10.scales", "a.10.bias"]);
         names.extend(["a.2.qzeros", "a.2.g_idx"]);
         names.extend(["b.qweight", "b.qzeros", "b.scales"]);
-        let survey = WeightSurvey::of(vec![], &names);
+        let survey = WeightSurvey::of(vec![], &names, &BTreeSet::new());
         assert_eq!((survey.complete, survey.plain_tensors), (1, 4));
         let module = |name: &str, found: &[&'static str], missing: &[&'static str]| IncompleteModule {
             name: name.into(),
@@ -137,5 +147,32 @@ mod tests {
             module("a.10", &["qweight", "scales", "bias"], &["qzeros"]),
         ];
         assert_eq!(survey.incomplete, expected);
+    }
+
+    fn survey_of(names: &[&str]) -> WeightSurvey {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let views = names.iter().map(|name| {
+            (*name, TensorView::new(Dtype::F16, vec![0], &[]).expect("a tensor without elements"))
+        });
+        safetensors::serialize_to_file(views, None, &dir.path().join("model.safetensors")).expect("written");
+        Survey::of(dir.path(), Reading::Map).weights.expect("a good weight file")
+    }
+
+    #[test]
+    fn modules_of_marlins_format_are_counted_with_their_bias() {
+        let survey = survey_of(&["a.B", "a.s", "a.bias", "b.B", "b.s", "norm.weight", "x.s"]);
+        assert_eq!((survey.complete, survey.plain_tensors), (2, 2), "{survey:?}");
+        // A piece of GPTQ's format alone makes no module of it.
+        let survey = survey_of(&["a.B", "a.s", "a.bias", "a.qzeros"]);
+        assert_eq!((survey.complete, survey.plain_tensors), (1, 1), "{survey:?}");
+        assert_eq!(survey.incomplete, []);
+    }
+
+    #[test]
+    fn names_of_marlins_format_beside_a_qweight_are_plain_tensors() {
+        let survey = survey_of(&["a.qweight", "a.B", "a.s", "a.bias"]);
+        assert_eq!((survey.complete, survey.plain_tensors), (0, 2), "{survey:?}");
+        let missing: Vec<_> = survey.incomplete.iter().map(|module| &module.missing[..]).collect();
+        assert_eq!(missing, [["qzeros", "scales"]]);
     }
 }
