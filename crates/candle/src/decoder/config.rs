@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
-use gptq_core::checkpoint::Checkpoint;
+use gptq_core::checkpoint::{Checkpoint, json_file};
 use serde_json::{Map, Value};
 
 use super::rope::Rope;
@@ -29,6 +29,10 @@ const ARCHITECTURES: [(&str, Architecture); 4] = [
     ("Qwen2ForCausalLM", Architecture::Qwen2),
     ("Qwen3ForCausalLM", Architecture::Qwen3),
 ];
+
+/// Far more than any model has. Tables as long are made before a weight has been looked at.
+const MOST_LAYERS: usize = 1 << 16;
+const MOST_HEAD_DIM: usize = 1 << 16;
 
 /// What `config.json` says of a decoder. Names are those of the file.
 #[derive(Clone, Debug)]
@@ -78,10 +82,10 @@ impl ModelConfig {
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let dir = checkpoint.dir().unwrap_or(Path::new(""));
         let path = dir.join("config.json");
-        let Some(config) = read(&path)? else { return Err(Error::NoModelConfig { dir: dir.into() }) };
+        let Some(config) = json_file(&path)? else { return Err(Error::NoModelConfig { dir: dir.into() }) };
         let mut config = Self::from_json(&config, &path)?;
         let path = dir.join("generation_config.json");
-        if let Some(generation) = read(&path)? {
+        if let Some(generation) = json_file(&path)? {
             for token in Keys::of(&generation, &path)?.tokens("eos_token_id")? {
                 if !config.eos_token_ids.contains(&token) {
                     config.eos_token_ids.push(token);
@@ -106,7 +110,7 @@ impl ModelConfig {
         }
         let hidden_size = keys.positive("hidden_size")?;
         let num_attention_heads = keys.positive("num_attention_heads")?;
-        let num_hidden_layers = keys.positive("num_hidden_layers")?;
+        let num_hidden_layers = keys.positive_up_to(MOST_LAYERS, "num_hidden_layers")?;
         let num_key_value_heads = keys.positive_or("num_key_value_heads", num_attention_heads)?;
         if !num_attention_heads.is_multiple_of(num_key_value_heads) {
             let expected = format!("a divisor of num_attention_heads = {num_attention_heads}");
@@ -116,8 +120,8 @@ impl ModelConfig {
             Architecture::Qwen3 => keys.positive_or("head_dim", 128)?,
             _ => keys.positive_or("head_dim", hidden_size / num_attention_heads)?,
         };
-        if head_dim == 0 || !head_dim.is_multiple_of(2) {
-            return Err(keys.wrong("head_dim", "an even number".into()));
+        if !(2..=MOST_HEAD_DIM).contains(&head_dim) || !head_dim.is_multiple_of(2) {
+            return Err(keys.wrong_head_dim(head_dim));
         }
         let max_position_embeddings = keys.positive("max_position_embeddings")?;
         Ok(Self {
@@ -197,18 +201,6 @@ fn sliding_window(keys: &Keys<'_>, architecture: Architecture, layers: usize) ->
     Ok((0..layers).map(|layer| window.filter(|_| layer >= first)).collect())
 }
 
-fn read(path: &Path) -> Result<Option<Value>> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(gptq_core::Error::Io { path: path.into(), action: "read", source }.into()),
-    };
-    match serde_json::from_slice(&text) {
-        Ok(value) => Ok(Some(value)),
-        Err(source) => Err(gptq_core::Error::ConfigSyntax { path: path.into(), source }.into()),
-    }
-}
-
 /// The keys of a JSON object, and where it was read. A key that is null is one that is not there.
 #[derive(Clone)]
 pub(super) struct Keys<'a> {
@@ -277,14 +269,16 @@ impl<'a> Keys<'a> {
 
     /// A size: from 1 to 2^31, so that the products of a few can be counted.
     pub(super) fn positive(&self, key: &str) -> Result<usize> {
+        self.positive_up_to(1 << 31, key)
+    }
+
+    fn positive_up_to(&self, most: usize, key: &str) -> Result<usize> {
         let size = |value: &Value| {
-            value
-                .as_u64()
-                .filter(|size| (1..=1 << 31).contains(size))
-                .and_then(|size| usize::try_from(size).ok())
+            let size = usize::try_from(value.as_u64()?).ok()?;
+            (1..=most).contains(&size).then_some(size)
         };
-        self.read(key, "a positive whole number", size)?
-            .ok_or_else(|| self.wrong(key, "a positive whole number".into()))
+        let expected = format!("a whole number from 1 to {most}");
+        self.read(key, &expected, size)?.ok_or_else(|| self.wrong(key, expected))
     }
 
     /// One token or a list of them.
@@ -331,6 +325,15 @@ impl<'a> Keys<'a> {
             expected,
         }
         .into()
+    }
+
+    /// That heads have a width, given or left to `hidden_size`, that they cannot have.
+    fn wrong_head_dim(&self, head_dim: usize) -> Error {
+        let expected = format!("an even number from 2 to {MOST_HEAD_DIM}");
+        match self.value("head_dim") {
+            Some(_) => self.wrong("head_dim", expected),
+            None => self.wrong("hidden_size", format!("{expected} for each head, where it makes {head_dim}")),
+        }
     }
 
     /// That the file asks for what is not built.
@@ -412,6 +415,19 @@ mod tests {
             (json!({"num_hidden_layers": "3"}), "`num_hidden_layers` is \"3\""),
             (json!({"num_key_value_heads": 3}), "a divisor of num_attention_heads = 4"),
             (json!({"head_dim": 15}), "`head_dim` is 15, expected an even number"),
+            (
+                json!({"head_dim": 1u64 << 31}),
+                "`head_dim` is 2147483648, expected an even number from 2 to 65536",
+            ),
+            (
+                json!({"hidden_size": 1u64 << 31}),
+                "`hidden_size` is 2147483648, expected an even number from 2 to 65536",
+            ),
+            (json!({"hidden_size": 3}), "`hidden_size` is 3, expected an even number"),
+            (
+                json!({"num_hidden_layers": 1u64 << 31}),
+                "`num_hidden_layers` is 2147483648, expected a whole number from 1 to 65536",
+            ),
             (json!({"architectures": []}), "`architectures` is []"),
             (
                 json!({"architectures": ["GPTNeoXForCausalLM"]}),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use gptq_candle::{Decoder, Weights};
+use gptq_core::checkpoint::text_file;
 use gptq_core::device::Device;
 use gptq_core::post_init::{PostInitOptions, post_init};
 use gptq_core::tensor::DType;
@@ -99,10 +100,8 @@ impl Ran {
 
 fn tokenizer(dir: &Path) -> Result<Tokenizer> {
     let file = dir.join("tokenizer.json");
-    if !file.exists() {
-        return Err(Failure::NoTokenizer { dir: dir.into() });
-    }
-    Tokenizer::from_file(&file).map_err(|error| tokenizer_failure(file, &error))
+    let Some(text) = text_file(&file)? else { return Err(Failure::NoTokenizer { dir: dir.into() }) };
+    text.parse().map_err(|error| tokenizer_failure(file, &error))
 }
 
 impl TextModel {

@@ -186,6 +186,31 @@ fn a_tokenizer_that_is_missing_or_broken_is_an_error_before_anything_runs() {
     assert_says(&generate(copy.path(), &prompt).failure(), &["tokenizer.json: not a tokenizer"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_device_in_the_place_of_a_file_is_refused_before_it_is_read() {
+    for name in ["generation_config.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.json"] {
+        let copy = copy_of(WHOLE);
+        let file = copy.path().join(name);
+        _ = fs::remove_file(&file);
+        std::os::unix::fs::symlink("/dev/null", &file).expect("a link");
+        let error = generate(copy.path(), &["--chat", "--prompt", "x"]).failure();
+        assert_says(&error, &[name, "a device, expected a regular file"]);
+    }
+}
+
+#[test]
+fn numbers_that_only_python_writes_are_read_over() {
+    let copy = copy_of(WHOLE);
+    for name in ["config.json", "generation_config.json", "tokenizer_config.json"] {
+        let text = fs::read_to_string(copy.path().join(name)).expect("a file");
+        let text = text.replacen('{', r#"{"limits": [0.0, Infinity, -Infinity, NaN], "#, 1);
+        fs::write(copy.path().join(name), text).expect("written");
+    }
+    fs::write(copy.path().join("chat_template.jinja"), "{{ messages[0].content }}").expect("written");
+    document(copy.path(), &["--chat", "--prompt", "x", "--max-new-tokens", "1"]);
+}
+
 #[test]
 fn a_model_that_is_not_built_is_refused_by_name() {
     let copy = copy_of(WHOLE);

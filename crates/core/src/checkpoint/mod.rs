@@ -24,6 +24,7 @@ use serde::Serialize;
 
 pub use config::{CheckpointFormat, Configs, QuantizeConfig};
 pub use findings::{Finding, Severity};
+pub use regular_file::{json_file, text_file};
 pub use safetensors_file::StoredTensor;
 pub use save::{SaveOptions, SaveReport};
 pub use survey::{IncompleteModule, Survey, WeightSurvey};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gptq_core::Error;
+use gptq_core::checkpoint::{json_file, text_file};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, context};
 use serde_json::Value;
@@ -23,11 +23,7 @@ impl ChatTemplate {
     /// The template of the checkpoint in `dir`: of this name where it has several, or its default.
     pub(super) fn find(dir: &Path, name: Option<&str>) -> Result<Self> {
         let config_file = dir.join("tokenizer_config.json");
-        let config = match read(&config_file)? {
-            None => Value::Null,
-            Some(text) => serde_json::from_str(&text)
-                .map_err(|source| Error::ConfigSyntax { path: config_file.clone(), source })?,
-        };
+        let config = json_file(&config_file)?.unwrap_or_default();
         let token = |key: &str| {
             let token = config.get(key)?;
             token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
@@ -40,7 +36,7 @@ impl ChatTemplate {
         };
         let mut templates = Vec::new();
         let file = dir.join("chat_template.jinja");
-        if let Some(text) = read(&file)? {
+        if let Some(text) = text_file(&file)? {
             templates.push(("default".to_owned(), text, file.clone()));
         }
         templates
@@ -98,13 +94,5 @@ fn in_config(config: &Value) -> Vec<(String, String)> {
         Some(Value::String(template)) => vec![("default".to_owned(), template.clone())],
         Some(Value::Array(entries)) => entries.iter().filter_map(named).collect(),
         _ => Vec::new(),
-    }
-}
-
-fn read(file: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Io { path: file.into(), action: "read", source }.into()),
     }
 }

@@ -1,7 +1,6 @@
 //! Finding a checkpoint's configuration files, and where they contradict each other.
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 use super::keys::{Entry, shorten};
 use super::{ConfigSource, QuantizeConfig};
-use crate::checkpoint::regular_file;
+use crate::checkpoint::json_file;
 use crate::error::{Error, Result};
 
 /// The places that are searched, first the one that GPTQModel and AutoGPTQ believe.
@@ -69,7 +68,7 @@ impl QuantizeConfig {
         let mut found = Vec::new();
         for (name, key) in PLACES {
             let path = dir.join(name);
-            let Some(file) = read(&path)? else { continue };
+            let Some(file) = json_file(&path)? else { continue };
             let whole = ConfigSource::file(&path);
             match key {
                 None => found.push(Self::from_json(&file, whole)?),
@@ -154,20 +153,6 @@ fn missing(dir: &Path) -> Error {
         None => name.to_owned(),
     });
     Error::ConfigMissing { dir: dir.to_owned(), looked_for: places.join(", ") }
-}
-
-/// The file as JSON; `None` where there is none.
-fn read(path: &Path) -> Result<Option<Value>> {
-    let text = match regular_file::read_text(path) {
-        Ok(text) => text,
-        // A link to a file that is gone is a broken download, not a file that was never meant to be there.
-        Err(error) if error.kind() == ErrorKind::NotFound && path.symlink_metadata().is_err() => {
-            return Ok(None);
-        }
-        Err(source) => return Err(Error::Io { path: path.to_owned(), action: "read", source }),
-    };
-    let value = read_json(&text).map_err(|source| Error::ConfigSyntax { path: path.to_owned(), source })?;
-    Ok(Some(value))
 }
 
 /// The text as JSON, read over numbers that only Python writes.
