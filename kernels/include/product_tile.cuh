@@ -305,7 +305,7 @@ template <class S>
 using GroupsOf = typename GroupsFor<S>::type;
 
 template <class S>
-GPTQ_DEVICE void multiply_units(const Product& p) {
+GPTQ_DEVICE void multiply_tiles(const Product& p) {
     GPTQ_SHARED_SWIZZLED(shared);
     const SharedAddress ring = shared_address(shared);
     const uint32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -408,16 +408,6 @@ GPTQ_DEVICE void multiply_units(const Product& p) {
         }
     }
     wait_copies<0>();
-}
-
-/// The kernel. With wgmma it is empty where there is none; nobody launches it there.
-template <class S>
-GPTQ_DEVICE void multiply_tiles(const Product& p) {
-#if !defined(GPTQ_EMULATOR) && !defined(GPTQ_HAS_WGMMA)
-    if constexpr (!S::kGroups) multiply_units<S>(p);
-#else
-    multiply_units<S>(p);
-#endif
 }
 
 }  // namespace gptq

@@ -1,5 +1,5 @@
 // wgmma: products of four warps together, and what they need around them. Hopper (sm_90a) only; elsewhere the same names
-// are there and do nothing, since nobody launches kernels that use them. In the emulator each warp multiplies for itself.
+// are there and do nothing, and there are no kernels that use them. In the emulator each warp multiplies for itself.
 #pragma once
 
 #include "ptx_matrix.cuh"

@@ -103,15 +103,21 @@ using room_b8s = room_b8;
             gptq::TileShape<bits, gptq::X, rows, strips, across, unit, stages, run, asymmetric, gptq::Way::way>; \
         gptq::multiply_tiles<Shape>(params);                                                                     \
     }
+// Those with wgmma. Other code has no such entry, so that whoever asks for one there is told.
+#if defined(GPTQ_EMULATOR) || defined(GPTQ_HAS_WGMMA)
+#define GROUP_TILE TILE
+#else
+#define GROUP_TILE(...)
+#endif
 
 // For runs of 128, 64 or 32 rows of W. Where zero points are read, or of 8 bits, or with runs of one tile or less, 64 rows leave no
 // registers for two tiles, or no time in which to unpack the second.
-#define TILES(w, bits, X, run, asymmetric, small, large)                                                  \
-    TILE(m32_c256_##w##_r##run, bits, X, 32, 2, 8, 2, 3, run, asymmetric, warps)                          \
-    TILE(g32_c256_##w##_r##run, bits, X, 32, 1, 16, (bits == 4 && run == 128 ? 4 : 2), bits == 8 ? 3 : 4, \
-         run, asymmetric, small)                                                                          \
-    TILE(g64_c256_##w##_r##run, bits, X, 64, 1, 16, 2, bits == 8 ? 3 : 4, run, asymmetric, turns)         \
-    TILE(g128_c128_##w##_r##run, bits, X, 128, 1, 8, 2, 4, run, asymmetric, large)
+#define TILES(w, bits, X, run, asymmetric, small, large)                                                \
+    TILE(m32_c256_##w##_r##run, bits, X, 32, 2, 8, 2, 3, run, asymmetric, warps)                        \
+    GROUP_TILE(g32_c256_##w##_r##run, bits, X, 32, 1, 16, (bits == 4 && run == 128 ? 4 : 2),            \
+               bits == 8 ? 3 : 4, run, asymmetric, small)                                               \
+    GROUP_TILE(g64_c256_##w##_r##run, bits, X, 64, 1, 16, 2, bits == 8 ? 3 : 4, run, asymmetric, turns) \
+    GROUP_TILE(g128_c128_##w##_r##run, bits, X, 128, 1, 8, 2, 4, run, asymmetric, large)
 
 // For runs of whole tiles: with shorter ones registers would spill.
 #define LARGE_TILES(w, bits, X, run, asymmetric) \
@@ -119,20 +125,20 @@ using room_b8s = room_b8;
 
 // For 4 bits in runs of 128 rows with zero points built in, instead of those: units of 256 rows, fewer columns, and numbers of
 // rows in between. Ways are those that were fastest on an H200.
-#define LONG_TILES(w, X)                                                \
-    TILE(m32_c256_##w##_r128, 4, X, 32, 2, 8, 2, 3, 128, false, warps)  \
-    TILE(m64_c256_##w##_r128, 4, X, 64, 2, 8, 2, 3, 128, false, warps)  \
-    TILE(g24_c128_##w##_r128, 4, X, 24, 1, 8, 4, 6, 128, false, both)   \
-    TILE(g24_c256_##w##_r128, 4, X, 24, 1, 16, 4, 4, 128, false, both)  \
-    TILE(g32_c128_##w##_r128, 4, X, 32, 1, 8, 4, 6, 128, false, both)   \
-    TILE(g32_c256_##w##_r128, 4, X, 32, 1, 16, 4, 4, 128, false, both)  \
-    TILE(g40_c256_##w##_r128, 4, X, 40, 1, 16, 4, 3, 128, false, both)  \
-    TILE(g48_c128_##w##_r128, 4, X, 48, 1, 8, 4, 5, 128, false, both)   \
-    TILE(g48_c256_##w##_r128, 4, X, 48, 1, 16, 4, 3, 128, false, ahead) \
-    TILE(g56_c256_##w##_r128, 4, X, 56, 1, 16, 4, 3, 128, false, ahead) \
-    TILE(g64_c128_##w##_r128, 4, X, 64, 1, 8, 4, 4, 128, false, both)   \
-    TILE(g64_c256_##w##_r128, 4, X, 64, 1, 16, 4, 3, 128, false, ahead) \
-    TILE(g80_c128_##w##_r128, 4, X, 80, 1, 8, 2, 6, 128, false, ahead)  \
-    TILE(g96_c128_##w##_r128, 4, X, 96, 1, 8, 2, 5, 128, false, both)   \
-    TILE(g112_c128_##w##_r128, 4, X, 112, 1, 8, 2, 5, 128, false, both) \
-    TILE(g128_c128_##w##_r128, 4, X, 128, 1, 8, 2, 4, 128, false, ahead)
+#define LONG_TILES(w, X)                                                      \
+    TILE(m32_c256_##w##_r128, 4, X, 32, 2, 8, 2, 3, 128, false, warps)        \
+    TILE(m64_c256_##w##_r128, 4, X, 64, 2, 8, 2, 3, 128, false, warps)        \
+    GROUP_TILE(g24_c128_##w##_r128, 4, X, 24, 1, 8, 4, 6, 128, false, both)   \
+    GROUP_TILE(g24_c256_##w##_r128, 4, X, 24, 1, 16, 4, 4, 128, false, both)  \
+    GROUP_TILE(g32_c128_##w##_r128, 4, X, 32, 1, 8, 4, 6, 128, false, both)   \
+    GROUP_TILE(g32_c256_##w##_r128, 4, X, 32, 1, 16, 4, 4, 128, false, both)  \
+    GROUP_TILE(g40_c256_##w##_r128, 4, X, 40, 1, 16, 4, 3, 128, false, both)  \
+    GROUP_TILE(g48_c128_##w##_r128, 4, X, 48, 1, 8, 4, 5, 128, false, both)   \
+    GROUP_TILE(g48_c256_##w##_r128, 4, X, 48, 1, 16, 4, 3, 128, false, ahead) \
+    GROUP_TILE(g56_c256_##w##_r128, 4, X, 56, 1, 16, 4, 3, 128, false, ahead) \
+    GROUP_TILE(g64_c128_##w##_r128, 4, X, 64, 1, 8, 4, 4, 128, false, both)   \
+    GROUP_TILE(g64_c256_##w##_r128, 4, X, 64, 1, 16, 4, 3, 128, false, ahead) \
+    GROUP_TILE(g80_c128_##w##_r128, 4, X, 80, 1, 8, 2, 6, 128, false, ahead)  \
+    GROUP_TILE(g96_c128_##w##_r128, 4, X, 96, 1, 8, 2, 5, 128, false, both)   \
+    GROUP_TILE(g112_c128_##w##_r128, 4, X, 112, 1, 8, 2, 5, 128, false, both) \
+    GROUP_TILE(g128_c128_##w##_r128, 4, X, 128, 1, 8, 2, 4, 128, false, ahead)

@@ -51,6 +51,19 @@ pub struct ComputeCapability {
     pub minor: u32,
 }
 
+impl ComputeCapability {
+    /// What to build kernels for that are to run here, as compilers name it: `90a` for 9.0, whose kernels use what only it
+    /// has. `None` where that is the PTX of what is built by default: kernels spill in machine code for GPUs after Hopper.
+    pub(crate) fn architecture(self) -> Option<String> {
+        let Self { major, minor } = self;
+        match (major, minor) {
+            (9, 0) => Some("90a".into()),
+            (10.., _) => None,
+            _ => Some(format!("{major}{minor}")),
+        }
+    }
+}
+
 impl fmt::Display for ComputeCapability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
@@ -218,8 +231,21 @@ pub(crate) fn no_answer(error: result::DriverError) -> Rejection {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    pub(crate) fn gpu(major: u32, minor: u32) -> DeviceInfo {
+        DeviceInfo {
+            ordinal: 0,
+            name: "a GPU".into(),
+            compute_capability: ComputeCapability { major, minor },
+            memory_bytes: 0,
+            multiprocessors: 1,
+            shared_bytes_per_block: 0,
+            l2_bytes: 0,
+            driver: MINIMUM_DRIVER,
+        }
+    }
 
     #[test]
     fn a_machine_without_a_driver_gets_a_rejection_that_says_what_to_install() {

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use gptq_core::backend::Rejection;
 use gptq_core::device::Device;
 
-use crate::driver::{ComputeCapability, DeviceInfo};
+use crate::code_target::{Code, CodeTarget};
+use crate::driver::DeviceInfo;
 
 /// The variable that names a folder of `FAMILY.fatbin` files. It goes before what a program embeds.
 pub const KERNELS_DIR: &str = "GPTQ_KERNELS_DIR";
@@ -105,19 +106,20 @@ impl KernelImage {
         &self.origin
     }
 
-    /// Whether this GPU runs it, as far as the file says. The driver has the last word, when kernels are loaded.
+    /// What this GPU runs of it, as far as the file says. The driver has the last word, when kernels are loaded.
     ///
     /// # Errors
-    /// [`Rejection::ComputeCapability`].
-    pub fn check(&self, gpu: &DeviceInfo) -> Result<(), Rejection> {
+    /// [`Rejection::ComputeCapability`] where there is nothing for it.
+    pub fn check(&self, gpu: &DeviceInfo) -> Result<CodeTarget, Rejection> {
         match &self.runs_on {
-            Some(runs_on) if !runs_on.accepts(gpu.compute_capability) => Err(self.wrong_architecture(gpu)),
-            _ => Ok(()),
+            Some(runs_on) => runs_on.target(gpu).ok_or_else(|| self.wrong_architecture(gpu)),
+            None => Ok(CodeTarget::unknown(gpu)),
         }
     }
 
     pub(crate) fn wrong_architecture(&self, gpu: &DeviceInfo) -> Rejection {
         let found = gpu.compute_capability;
+        let option = found.architecture().map(|name| format!(" --arch {name}")).unwrap_or_default();
         Rejection::ComputeCapability {
             device: Device::Cuda(gpu.ordinal),
             found: found.to_string(),
@@ -126,8 +128,8 @@ impl KernelImage {
                 None => format!("one that {} was built for", self.origin),
             },
             remedy: format!(
-                "build them for it: `cargo xtask build-kernels --family {} --arch {}{}`",
-                self.family, found.major, found.minor
+                "build them for it: `cargo xtask build-kernels --family {}{option}`",
+                self.family
             ),
         }
     }
@@ -153,20 +155,9 @@ impl RunsOn {
         runs_on
     }
 
-    /// Machine code runs on later minor versions of its major one, a variant like `90a` on that GPU alone, `100f` on its
-    /// family; PTX on every GPU after its own.
-    fn accepts(&self, gpu: ComputeCapability) -> bool {
-        let gpu = gpu.major * 10 + gpu.minor;
-        let number = |text: &str| text.parse::<u32>().ok();
-        let code = |name: &String| match name.strip_suffix('a') {
-            Some(exact) => number(exact) == Some(gpu),
-            None => {
-                let first = number(name.strip_suffix('f').unwrap_or(name));
-                first.is_some_and(|first| first <= gpu && first / 10 == gpu / 10)
-            }
-        };
-        let ptx = self.ptx.as_deref().and_then(number);
-        self.code.iter().any(code) || ptx.is_some_and(|first| first <= gpu)
+    fn target(&self, gpu: &DeviceInfo) -> Option<CodeTarget> {
+        let machine = self.code.iter().filter_map(|name| Code::machine(name));
+        CodeTarget::of(machine.chain(self.ptx.as_deref().and_then(Code::ptx)), gpu)
     }
 
     fn describe(&self) -> String {
@@ -211,6 +202,7 @@ fn split_fatbins(mut bytes: &[u8]) -> Option<Vec<&[u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::tests::gpu;
 
     fn fatbin(content: &[u8]) -> Vec<u8> {
         let mut bytes = FATBIN_MAGIC.to_vec();
@@ -230,19 +222,6 @@ mod tests {
         bytes.extend((footer.len() as u64).to_le_bytes());
         bytes.extend(FOOTER_MAGIC);
         bytes
-    }
-
-    fn gpu(major: u32, minor: u32) -> DeviceInfo {
-        DeviceInfo {
-            ordinal: 0,
-            name: "a GPU".into(),
-            compute_capability: ComputeCapability { major, minor },
-            memory_bytes: 0,
-            multiprocessors: 1,
-            shared_bytes_per_block: 0,
-            l2_bytes: 0,
-            driver: crate::MINIMUM_DRIVER,
-        }
     }
 
     #[test]
@@ -296,8 +275,13 @@ mod tests {
         }
         let refusal = image("sm=80 90a\nptx=80\n").check(&gpu(7, 5)).unwrap_err().to_string();
         assert!(refusal.contains("7.5") && refusal.contains("--arch 75"), "{refusal}");
-        assert!(
-            KernelImage::from_bytes("f", fatbin(b"")).unwrap().check(&gpu(7, 5)).is_ok(),
+        let refusal = image("sm=80 90a\nptx=\n").check(&gpu(10, 3)).unwrap_err().to_string();
+        assert!(refusal.contains("--family f`"), "the default leaves PTX for it: {refusal}");
+        let refusal = image("sm=80\n").check(&gpu(9, 0)).unwrap_err().to_string();
+        assert!(refusal.contains("--arch 90a"), "the kernels for Hopper are those with wgmma: {refusal}");
+        assert_eq!(
+            KernelImage::from_bytes("f", fatbin(b"")).unwrap().check(&gpu(7, 5)).ok(),
+            Some(CodeTarget::unknown(&gpu(7, 5))),
             "the driver knows"
         );
     }

@@ -15,6 +15,7 @@ use cudarc::driver::sys::{
 use gptq_core::Result;
 use gptq_core::backend::Rejection;
 
+use crate::code_target::CodeTarget;
 use crate::driver::CudaVersion;
 use crate::gpu::{Gpu, failed};
 use crate::image::KernelImage;
@@ -40,6 +41,7 @@ pub struct Kernels {
 struct Loaded {
     gpu: Gpu,
     family: String,
+    target: CodeTarget,
     modules: Vec<CUmodule>,
 }
 
@@ -55,8 +57,9 @@ impl Kernels {
     /// [`Rejection::ComputeCapability`] where the image has nothing for this GPU, [`Rejection::Driver`] where the driver
     /// is older than the compiler that built it, [`Rejection::Other`] with what the driver says.
     pub fn load(gpu: &Gpu, image: &KernelImage) -> Result<Self, Rejection> {
-        image.check(gpu.info())?;
-        let mut loaded = Loaded { gpu: gpu.clone(), family: image.family().to_owned(), modules: Vec::new() };
+        let target = image.check(gpu.info())?;
+        let (gpu_of_all, family) = (gpu.clone(), image.family().to_owned());
+        let mut loaded = Loaded { gpu: gpu_of_all, family, target, modules: Vec::new() };
         let refuse = |error: DriverError| refusal(gpu, image, error);
         let _current =
             gpu.current().map_err(|error| Rejection::other(error.to_string(), "restart the program"))?;
@@ -78,6 +81,11 @@ impl Kernels {
     /// The GPU that they are on.
     pub fn gpu(&self) -> &Gpu {
         &self.loaded.gpu
+    }
+
+    /// Which code of the image the GPU runs: what launches may count on.
+    pub fn target(&self) -> CodeTarget {
+        self.loaded.target
     }
 
     /// The kernel called `name`, which takes a `P`.
@@ -143,6 +151,10 @@ fn parameter_bytes(gpu: &Gpu, function: CUfunction) -> Option<Vec<usize>> {
 /// What a status of loading means.
 fn refusal(gpu: &Gpu, image: &KernelImage, error: DriverError) -> Rejection {
     let driver = gpu.info().driver;
+    let for_this = gpu.info().compute_capability.architecture();
+    let for_this =
+        for_this.map(|name| format!("for this GPU: `cargo xtask build-kernels --arch {name}`, or "));
+    let for_this = for_this.unwrap_or_default();
     match error.0 {
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => image.wrong_architecture(gpu.info()),
         CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => Rejection::Driver {
@@ -152,10 +164,7 @@ fn refusal(gpu: &Gpu, image: &KernelImage, error: DriverError) -> Rejection {
                 image.origin()
             ),
             remedy: format!(
-                "update the driver, or build the kernels for this GPU: `cargo xtask build-kernels --arch {}{}`, or with a \
-                 CUDA {} toolkit",
-                gpu.info().compute_capability.major,
-                gpu.info().compute_capability.minor,
+                "update the driver, or build the kernels {for_this}with a CUDA {} toolkit",
                 driver.major
             ),
         },

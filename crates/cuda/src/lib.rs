@@ -53,6 +53,7 @@
 pub mod arguments;
 mod bias;
 mod buffer;
+mod code_target;
 mod dense_rows;
 mod driver;
 mod event;
@@ -71,6 +72,7 @@ mod trial;
 
 pub use bias::{Bias, BiasPlan, Biases};
 pub use buffer::{CudaBuffer, address, address_mut};
+pub use code_target::CodeTarget;
 pub use dense_rows::DenseRows;
 pub use driver::{ComputeCapability, CudaVersion, DeviceInfo, MINIMUM_DRIVER, devices, probe};
 pub use event::CudaEvent;

@@ -7,7 +7,7 @@ use std::ptr;
 use gptq_core::Result;
 use gptq_core::tensor::DType;
 use gptq_cuda::arguments::{blocks, count, pointer};
-use gptq_cuda::{ComputeCapability, CudaStream, Gpu, Kernel, Kernels, Launch, Params};
+use gptq_cuda::{CudaStream, Gpu, Kernel, Kernels, Launch, Params};
 
 use crate::choice::{Grid, PRODUCTS, Product, preferred};
 use crate::layout::Tensors;
@@ -39,11 +39,6 @@ pub(crate) const MOST_IN_FEATURES: usize = 1 << 20;
 /// The same: blocks of 32 columns.
 pub(crate) const MOST_OUT_FEATURES: usize = 65_535 * 32;
 
-/// Tensor cores of f16 with sums in f32.
-const TENSOR_CORES: ComputeCapability = ComputeCapability { major: 7, minor: 5 };
-/// Kernels that start before the one before them has ended.
-const OVERLAP: ComputeCapability = ComputeCapability { major: 9, minor: 0 };
-
 /// What cells of arrivals hold between launches: no number that anything else would leave in scratch.
 const ARRIVAL_MARK: u64 = 0x6770_7471_7631_a500;
 
@@ -57,7 +52,7 @@ pub(crate) struct ReadyProduct {
 
 /// All kernels, looked up.
 pub(crate) struct KernelSet {
-    /// As [`PRODUCTS`]; `None` where the GPU has no tensor cores, or too little shared memory.
+    /// As [`PRODUCTS`]; `None` where the code is for GPUs without tensor cores, or shared memory is too little.
     products: Vec<Option<ReadyProduct>>,
     /// For one, two, and three or four rows of x; then for groups of any size.
     dots: [Kernel<GptqExllamaV1DotParams>; 4],
@@ -70,10 +65,10 @@ pub(crate) struct KernelSet {
 
 impl KernelSet {
     pub(crate) fn load(gpu: &Gpu, kernels: &Kernels) -> Result<Self> {
-        let info = gpu.info();
+        let (info, target) = (gpu.info(), kernels.target());
         let ready = |product: Product| -> Result<Option<ReadyProduct>> {
             let shared = count(product.shared_bytes());
-            if info.compute_capability < TENSOR_CORES || shared > info.shared_bytes_per_block {
+            if !target.has_tensor_cores() || shared > info.shared_bytes_per_block {
                 return Ok(None);
             }
             let kernel = kernels.kernel(&format!("gptq_exllama_v1_{}", product.name))?;
@@ -94,7 +89,7 @@ impl KernelSet {
             ],
             sort: kernels.kernel(&named("sort_rows"))?,
             gather: kernels.kernel(&named("gather_x"))?,
-            overlaps: info.compute_capability >= OVERLAP,
+            overlaps: target.overlaps(),
         })
     }
 

@@ -58,12 +58,12 @@ static FAMILY: Family = Family {
 };
 
 fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
-    let gpu = FAMILY.probe(device)?;
+    let target = FAMILY.probe(device)?;
     Ok(Capabilities {
         bits: &[Bits::TWO, Bits::THREE, Bits::FOUR, Bits::EIGHT],
         group_sizes: GroupSizes::MultipleOf(8),
         ragged_groups: false,
-        x_dtypes: gptq_tiles::x_dtypes(gpu.compute_capability),
+        x_dtypes: gptq_tiles::x_dtypes(target),
         scale_dtypes: &HALVES,
         in_features_multiple: 32,
         out_features_multiple: 8,

@@ -55,13 +55,13 @@ static FAMILY: Family = Family {
 };
 
 fn capabilities(device: &Device) -> Result<Capabilities, Rejection> {
-    let gpu = FAMILY.probe(device)?;
+    let target = FAMILY.probe(device)?;
     Ok(Capabilities {
         bits: &[Bits::FOUR, Bits::EIGHT],
         group_sizes: GroupSizes::OneOf(&[16, 32, 64, 128, 256]),
         asymmetric: false,
         ragged_groups: false,
-        x_dtypes: gptq_tiles::x_dtypes(gpu.compute_capability),
+        x_dtypes: gptq_tiles::x_dtypes(target),
         scale_dtypes: &HALVES,
         in_features_multiple: 64,
         out_features_multiple: 64,

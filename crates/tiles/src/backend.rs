@@ -12,10 +12,7 @@ use gptq_core::tensor::DType;
 use gptq_core::{Error, QuantLinear, Result};
 use gptq_cuda::panels::most_panel_bytes;
 use gptq_cuda::place::Planner;
-use gptq_cuda::{
-    ComputeCapability, CudaBuffer, CudaStream, CudaVersion, DenseRows, Gpu, KernelImage, Kernels, Matmul,
-    try_calls,
-};
+use gptq_cuda::{CudaBuffer, CudaStream, DenseRows, Gpu, KernelImage, Kernels, Matmul, try_calls};
 
 use crate::kernels::{ArrangeKernels, FamilyKernels, Packed, ProductKernels};
 use crate::linear::{KernelSet, Shared, TileLinear};
@@ -25,11 +22,6 @@ use crate::{DENSE_BYTES, DENSE_ROWS, Family, Zeros, x_dtypes};
 
 /// Shared memory that kernels declare for themselves, at most.
 const DECLARED_SHARED_BYTES: u32 = 64;
-/// wgmma is there on Hopper alone.
-const HOPPER: ComputeCapability = ComputeCapability { major: 9, minor: 0 };
-/// Kernels may begin before the one in front of them ends from Hopper on, and graphs know of it since CUDA 12.3.
-const OVERLAPPING: (ComputeCapability, CudaVersion) =
-    (ComputeCapability { major: 9, minor: 0 }, CudaVersion { major: 12, minor: 3 });
 
 /// The backend, opened for one model on a GPU.
 pub(crate) struct TileBackend {
@@ -88,7 +80,7 @@ impl TileBackend {
         GpuShape {
             multiprocessors: info.multiprocessors as usize,
             shared_bytes: info.shared_bytes_per_block.saturating_sub(DECLARED_SHARED_BYTES) as usize,
-            groups: info.compute_capability == HOPPER,
+            groups: self.kernels.kernels.target().has_groups(),
         }
     }
 
@@ -161,13 +153,10 @@ impl TileBackend {
 
     /// The kernels for a variant, for every type of x.
     fn kernels_for(&self, variant: Variant) -> Result<KernelSet> {
-        let info = self.gpu.info();
-        let (oldest, driver) = OVERLAPPING;
-        let overlaps = info.compute_capability >= oldest && info.driver >= driver;
-        let shared_bytes = self.gpu_shape().shared_bytes;
+        let (target, gpu) = (self.kernels.kernels.target(), self.gpu_shape());
         let load =
-            |dtype: &DType| ProductKernels::load(&self.kernels, variant, *dtype, shared_bytes, overlaps);
-        x_dtypes(info.compute_capability).iter().map(load).collect()
+            |dtype: &DType| ProductKernels::load(&self.kernels, variant, *dtype, gpu, target.overlaps());
+        x_dtypes(target).iter().map(load).collect()
     }
 }
 
@@ -207,7 +196,7 @@ impl Backend for TileBackend {
             .unzip();
         let mut memory = self.gpu.allocate_model(layers, &ends)?;
         let ready = self.arrange(layers, &plans, &ends, &mut memory)?;
-        let x_dtypes = x_dtypes(self.gpu.info().compute_capability);
+        let x_dtypes = x_dtypes(self.kernels.kernels.target());
         let most_panel_bytes = self.most_panel_bytes;
         let shared =
             Arc::new(Shared { gpu: self.gpu.clone(), matmul, x_dtypes, most_panel_bytes, _memory: memory });

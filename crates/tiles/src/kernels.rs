@@ -18,7 +18,7 @@ use crate::params::{
     GPTQ_TILE_STRIP_COLUMNS, GptqProductParams, GptqTileArrangeParams, GptqTileDequantizeParams,
     GptqTileGatherParams, GptqTileGroupsParams,
 };
-use crate::products::{Kind, Product, Variant};
+use crate::products::{GpuShape, Kind, Product, Variant};
 use crate::{Family, Zeros};
 
 // SAFETY: made by `cargo xtask codegen` of tile.h; the products of every family take it.
@@ -90,22 +90,22 @@ pub(crate) struct Panel {
 }
 
 impl ProductKernels {
-    /// Looks them up, which loads them. `shared_bytes` is what blocks may have.
+    /// Looks up those that there are for the GPU, which loads them.
     pub(crate) fn load(
         kernels: &FamilyKernels,
         variant: Variant,
         dtype: DType,
-        shared_bytes: usize,
+        gpu: GpuShape,
         overlaps: bool,
     ) -> Result<Self> {
         let product = |kind: Kind| {
             let kernel = kernels.kernel(&format!("{kind}_{}_{dtype}", variant.suffix(kind)))?;
-            kernel.allow_shared_bytes(count(shared_bytes))?;
+            kernel.allow_shared_bytes(count(gpu.shared_bytes))?;
             Ok((kind, kernel))
         };
         let stored = if kernels.family.zeros == Zeros::BuiltIn { "s" } else { "" };
         Ok(Self {
-            products: variant.kinds().map(product).collect::<Result<_>>()?,
+            products: variant.kinds_on(gpu).map(product).collect::<Result<_>>()?,
             dequantize: kernels.kernel(&format!("dequantize_b{}{stored}_{dtype}", variant.bits))?,
             gather: kernels.kernel("gather")?,
             dtype,

@@ -45,7 +45,7 @@ use gptq_core::backend::{Backend, BackendId, OptionSpec, Options, Rejection};
 use gptq_core::device::Device;
 use gptq_core::tensor::DType;
 use gptq_core::{Error, LayerInfo, Result};
-use gptq_cuda::{ComputeCapability, DeviceInfo, KernelImage, Matmul};
+use gptq_cuda::{CodeTarget, KernelImage, Matmul};
 
 /// A backend of this kind: what tells it from others.
 #[derive(Clone, Copy, Debug)]
@@ -72,16 +72,17 @@ pub enum Zeros {
 }
 
 impl Family {
-    /// The GPU, where there is one with what the family needs. It allocates nothing and opens nothing.
+    /// Which code of the family the GPU runs, where there is one with all that it needs. It allocates nothing and opens
+    /// nothing.
     ///
     /// # Errors
     /// What is missing: the device is no GPU, there is no driver, or none of the kernels or no cuBLASLt for it.
-    pub fn probe(&self, device: &Device) -> Result<DeviceInfo, Rejection> {
+    pub fn probe(&self, device: &Device) -> Result<CodeTarget, Rejection> {
         let Device::Cuda(ordinal) = device else { return Err(elsewhere(device)) };
         let gpu = gptq_cuda::probe(*ordinal)?;
-        KernelImage::find(self.name, self.kernels)?.check(&gpu)?;
+        let target = KernelImage::find(self.name, self.kernels)?.check(&gpu)?;
         Matmul::probe()?;
-        Ok(gpu)
+        Ok(target)
     }
 
     /// Opens the backend for one model on a GPU. Of the options it reads those of [`OPTIONS`].
@@ -114,15 +115,12 @@ pub const OPTIONS: [OptionSpec; 2] = [
     },
 ];
 
-/// Tensor cores multiply bf16 from Ampere on.
-const BFLOAT16: ComputeCapability = ComputeCapability { major: 8, minor: 0 };
-
 /// The types that scales may have, and x where tensor cores multiply both.
 pub const HALVES: [DType; 2] = [DType::F16, DType::BF16];
 
-/// The types that x may have on a GPU.
-pub fn x_dtypes(gpu: ComputeCapability) -> &'static [DType] {
-    if gpu >= BFLOAT16 { &HALVES } else { &[DType::F16] }
+/// The types that x may have with this code: kernels for bf16 are there from Ampere on.
+pub fn x_dtypes(target: CodeTarget) -> &'static [DType] {
+    if target.has_bf16() { &HALVES } else { &[DType::F16] }
 }
 
 /// Whether the numbers of a layer are ones that the kernels count with.

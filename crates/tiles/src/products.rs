@@ -45,7 +45,7 @@ pub struct GpuShape {
     pub multiprocessors: usize,
     /// Shared memory that a block can have.
     pub shared_bytes: usize,
-    /// Whether four warps can multiply together (wgmma).
+    /// Whether four warps can multiply together (wgmma), in the code that it runs.
     pub groups: bool,
 }
 
@@ -190,6 +190,11 @@ impl Variant {
             (_, Kind::Few { .. }) => false,
         };
         few.chain(EVERY_OTHER_KIND.into_iter().filter(listed))
+    }
+
+    /// Those that a GPU has: code without wgmma has no tiles that multiply with it.
+    pub(crate) fn kinds_on(self, gpu: GpuShape) -> impl Iterator<Item = Kind> {
+        self.kinds().filter(move |kind| gpu.groups || !matches!(kind, Kind::Tile { groups: true, .. }))
     }
 
     fn runs(self) -> usize {
@@ -467,6 +472,24 @@ mod tests {
                             }
                         }
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_with_wgmma_are_looked_up_and_chosen_only_where_the_code_has_them() {
+        let groups = |kind: &Kind| matches!(kind, Kind::Tile { groups: true, .. });
+        let without = GpuShape { groups: false, ..H100 };
+        for (bits, group_rows) in [(Bits::FOUR, 128), (Bits::FOUR, 32), (Bits::EIGHT, 64), (Bits::TWO, 128)] {
+            let layer = layer(bits, 4096, 4096, group_rows);
+            let variant = Variant::of(&layer, true, Zeros::Stored);
+            assert_eq!(variant.kinds_on(H100).count(), variant.kinds().count(), "{variant:?}");
+            assert!(!variant.kinds_on(without).any(|kind| groups(&kind)), "{variant:?}");
+            for gpu in [H100, without] {
+                let known: Vec<Kind> = variant.kinds_on(gpu).collect();
+                for Product { kind, .. } in Product::of_layer(&layer, variant, gpu) {
+                    assert!(known.contains(&kind), "{kind} of {variant:?} on {gpu:?}");
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::ptr;
 use gptq_core::Result;
 use gptq_core::tensor::DType;
 use gptq_cuda::arguments::{blocks, count, pointer};
-use gptq_cuda::{ComputeCapability, CudaStream, Gpu, Kernel, KernelImage, Kernels, Launch, Params};
+use gptq_cuda::{CudaStream, Gpu, Kernel, KernelImage, Kernels, Launch, Params};
 
 use super::params::{
     GPTQ_DECODER_DENSE_ROWS, GPTQ_DECODER_THREADS, GPTQ_DECODER_TURN_THREADS, GptqDecoderAttendParams,
@@ -34,8 +34,6 @@ unsafe impl Params for GptqDecoderDenseParams {}
 const EMBEDDED: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/decoder.rs"));
 /// What cells of arrivals hold between launches: no number that anything else would leave in memory.
 const ARRIVAL_MARK: u64 = 0x6770_7471_6465_6300;
-/// Kernels that start before the one before them has ended.
-const OVERLAP: ComputeCapability = ComputeCapability { major: 9, minor: 0 };
 
 /// All kernels for activations of one type, looked up.
 pub(crate) struct TokenKernels {
@@ -108,7 +106,7 @@ impl TokenKernels {
             attend: kernels.kernel(&named("attend"))?,
             gate: kernels.kernel(&named("gate"))?,
             dense: kernels.kernel(&named("dense"))?,
-            overlaps: gpu.info().compute_capability >= OVERLAP,
+            overlaps: kernels.target().overlaps(),
             multiprocessors: gpu.info().multiprocessors as usize,
         })
     }
