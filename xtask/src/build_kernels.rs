@@ -13,7 +13,7 @@ const ALLOWED_SPILLS: &[(&str, &str)] = &[];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Architectures, such as 80 or 90a [default: what the compiler knows of 75, 80, 86, 89, 90a, 100a, 120a].
+    /// Architectures, such as 80 or 90a [default: what the compiler knows of 75, 80, 86, 89, 90a].
     #[arg(long, value_delimiter = ',')]
     pub(crate) arch: Vec<Architecture>,
     /// Families: folders of kernels/, by name, or other folders, by path [default: all of kernels/]. A folder `include`

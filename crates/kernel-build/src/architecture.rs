@@ -24,15 +24,14 @@ enum Suffix {
 }
 
 impl Architecture {
-    /// What is built where nothing else is asked, as far as the toolkit knows it.
-    pub const DEFAULT: [Self; 7] = [
+    /// What is built where nothing else is asked, as far as the toolkit knows it. Later GPUs take PTX: many kernels spill where
+    /// they are compiled for 100 and 120, which fails a build.
+    pub const DEFAULT: [Self; 5] = [
         Self::new(75, Suffix::None),
         Self::new(80, Suffix::None),
         Self::new(86, Suffix::None),
         Self::new(89, Suffix::None),
         Self::new(90, Suffix::Specific),
-        Self::new(100, Suffix::Specific),
-        Self::new(120, Suffix::Specific),
     ];
 
     const fn new(number: u16, suffix: Suffix) -> Self {
@@ -42,6 +41,25 @@ impl Architecture {
     /// Whether PTX for it runs on later GPUs: not where it may use what only one architecture has.
     pub fn is_portable(self) -> bool {
         self.suffix == Suffix::None
+    }
+
+    /// The architecture whose PTX goes beside machine code for `built`: the newest that leaves out no GPU which is as new as
+    /// the oldest of them. What later GPUs can do is in newer PTX alone. `known` has the GPUs that there are.
+    pub(crate) fn for_ptx(built: &[Self], known: &[Self]) -> Option<Self> {
+        let oldest = built.iter().min()?;
+        let reaches_all = |ptx: &Self| {
+            let mut before = known.iter().filter(|gpu| (oldest.number..ptx.number).contains(&gpu.number));
+            before.all(|gpu| built.iter().any(|code| code.runs_on(gpu.number)))
+        };
+        built.iter().copied().filter(|ptx| ptx.is_portable() && reaches_all(ptx)).max()
+    }
+
+    /// Whether machine code for it runs on a GPU.
+    fn runs_on(self, gpu: u16) -> bool {
+        match self.suffix {
+            Suffix::Specific => self.number == gpu,
+            Suffix::None | Suffix::Family => self.number <= gpu && self.number / 10 == gpu / 10,
+        }
     }
 }
 
@@ -102,6 +120,33 @@ mod tests {
         for wrong in ["", "a", "9", "sm_", "+80", "90b", "native", "sm-80", "99999999"] {
             assert!(wrong.parse::<Architecture>().is_err(), "`{wrong}` is none");
         }
+    }
+
+    #[test]
+    fn ptx_is_the_newest_that_leaves_out_no_gpu() {
+        let parse = |text: &str| -> Vec<Architecture> {
+            text.split(' ').map(|word| word.parse::<Architecture>().unwrap()).collect()
+        };
+        let known = parse("75 80 86 87 88 89 90 90a 100 100a 103 110 120 120a 121");
+        let default = Architecture::DEFAULT;
+        let of_default = Architecture::for_ptx(&default, &known);
+        assert_eq!(of_default, parse("89").first().copied(), "every GPU before it has machine code");
+        for (built, ptx, why) in [
+            ("80 90a", Some("80"), "the only one that leaves its architecture"),
+            ("75 80", Some("80"), "7.5 has machine code, and 8.0 and later have what needs it"),
+            ("75 80 90", Some("90"), "every GPU before it has machine code"),
+            ("75 80 86 89 90a 100 120", Some("100"), "11.0 has no machine code"),
+            ("75 86", Some("75"), "8.0 has no machine code"),
+            ("80 120", Some("80"), "nor have 9.0, 10.0 and 11.0"),
+            ("90a 100", Some("100"), "nothing is between them"),
+            ("90a 120", None, "10.0 is, and 90a leaves no PTX"),
+            ("90a", None, "PTX of a variant runs nowhere else"),
+            ("90", Some("90"), "one alone"),
+        ] {
+            let found = Architecture::for_ptx(&parse(built), &known).map(|ptx| ptx.to_string());
+            assert_eq!(found.as_deref(), ptx, "{built}: {why}");
+        }
+        assert_eq!(Architecture::for_ptx(&[], &known), None);
     }
 
     #[test]

@@ -53,8 +53,8 @@ pub struct Built {
 
 /// Builds `family` into `FAMILY.fatbin` and `FAMILY.json`. Files appear under their names only when they are complete.
 ///
-/// Machine code for each architecture, and PTX of the oldest for the GPUs after it, unless that one is a variant like
-/// 90a whose PTX runs nowhere else.
+/// Machine code for each architecture, and PTX of one for the GPUs after it: of the newest that leaves out no GPU after the
+/// oldest. There is none where that would be a variant like 90a, whose PTX runs nowhere else.
 ///
 /// # Errors
 /// [`Error::Tool`] with all that the compiler said, [`Error::SlowKernels`] where a kernel spills or its `wgmma`
@@ -67,10 +67,10 @@ pub fn build(toolchain: &Toolchain, family: &Family, options: &Options) -> Resul
     architectures.sort_unstable();
     architectures.dedup();
     toolchain.check(&architectures)?;
-    let ptx = architectures.first().copied().filter(|oldest| oldest.is_portable());
+    let ptx = Architecture::for_ptx(&architectures, &toolchain.known);
 
     let sources = family.sources()?;
-    let source_hash = hash(toolchain, family, &architectures)?;
+    let source_hash = hash(toolchain, family, &architectures, ptx)?;
     let fatbin = options.out.join(format!("{}.fatbin", family.name));
     let json = options.out.join(format!("{}.json", family.name));
     if let Some(manifest) = Manifest::read(&json)
@@ -272,7 +272,12 @@ fn allowed(family: &Family) -> BTreeMap<String, String> {
 }
 
 /// 128 bits of FNV-1a over all that decides what is built.
-fn hash(toolchain: &Toolchain, family: &Family, architectures: &[Architecture]) -> Result<String> {
+fn hash(
+    toolchain: &Toolchain,
+    family: &Family,
+    architectures: &[Architecture],
+    ptx: Option<Architecture>,
+) -> Result<String> {
     let mut state = Fnv1a::default();
     state.write(env!("CARGO_PKG_VERSION").as_bytes());
     state.write(toolchain.version.as_bytes());
@@ -280,6 +285,7 @@ fn hash(toolchain: &Toolchain, family: &Family, architectures: &[Architecture]) 
         state.write(std::env::var_os(variable).unwrap_or_default().as_encoded_bytes());
     }
     architectures.iter().for_each(|architecture| state.write(architecture.to_string().as_bytes()));
+    state.write(ptx.map(|architecture| architecture.to_string()).unwrap_or_default().as_bytes());
     family.flags.iter().for_each(|flag| state.write(flag.as_bytes()));
     // A spill that is no longer allowed has to fail the build, although nothing else has changed.
     family.allowed_spills.iter().for_each(|spill| state.write(spill.kernel.as_bytes()));

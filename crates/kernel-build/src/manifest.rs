@@ -23,8 +23,8 @@ pub struct Manifest {
     pub flags: Vec<String>,
     /// The architectures with machine code in the fatbin.
     pub architectures: Vec<Architecture>,
-    /// The architecture whose PTX is in the fatbin, for every GPU after it. `None` where the oldest architecture is
-    /// one that PTX cannot leave.
+    /// The architecture whose PTX is in the fatbin, for every GPU after it. `None` where there is none that PTX can leave
+    /// without leaving a GPU out.
     pub ptx: Option<Architecture>,
     /// Length of the file.
     pub fatbin_bytes: u64,

@@ -49,7 +49,7 @@ fn a_family_becomes_one_file_with_every_kernel_and_its_cost() {
             "{name}: {kernel:?}"
         );
     }
-    assert_eq!(manifest.ptx.map(|ptx| ptx.to_string()).as_deref(), Some("80"), "the oldest leaves its PTX");
+    assert_eq!(manifest.ptx.map(|ptx| ptx.to_string()).as_deref(), Some("80"), "90a leaves none");
 
     let bytes = fs::read(&built.fatbin).unwrap();
     assert_eq!(bytes.len() as u64, manifest.fatbin_bytes);
