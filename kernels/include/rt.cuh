@@ -32,8 +32,8 @@
 // Defines an entry: extern "C", at most `threads` threads a block, one struct of parameters called `params`.
 #define GPTQ_KERNEL(name, threads, Params) \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params params)
-// The same, with as many blocks to a multiprocessor as `resident` says. Left alone, ptxas spills a little in some small
-// kernels to make room for more blocks; told a number, it uses all the registers that leaves, so not for large ones.
+// The same, with as many blocks to a multiprocessor as `resident` says. Left alone, ptxas spills a little in some kernels to
+// make room for more blocks; told a number, it uses all the registers that leaves. Which is better was tried for each kernel.
 #define GPTQ_KERNEL_RESIDENT(name, threads, resident, Params) \
     extern "C" __global__ void __launch_bounds__(threads, resident) name(const __grid_constant__ Params params)
 

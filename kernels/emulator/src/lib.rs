@@ -45,9 +45,9 @@
 //! # What it does not promise
 //!
 //! Nothing about speed, and nothing about what only one architecture has: `wgmma`, bulk copies and clusters are tested
-//! on a GPU. Of atomics only `count_arrival` orders blocks, and
-//! `__threadfence` orders nothing. Sums of tensor cores are exact before they are rounded to f32; a GPU's
-//! are not.
+//! on a GPU. Launches do not overlap: one is over before the next begins, `wait_for_earlier_kernels` is nothing here, and
+//! a kernel that lacks it passes. Of atomics only `count_arrival` orders blocks, and `__threadfence` orders nothing. Sums
+//! of tensor cores are exact before they are rounded to f32; a GPU's are not.
 
 #[cfg(emulated)]
 mod buffer;
