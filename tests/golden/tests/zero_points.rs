@@ -367,3 +367,39 @@ fn data_that_contradicts_every_configuration_is_an_error_with_the_evidence() {
         );
     }
 }
+
+// ---- sym -----------------------------------------------------------------------------------------------------
+
+/// What is said of symmetry when a layer is opened under `sym: true`.
+fn said_of_symmetry(layer: &LayerValues, tensors: &[Tensor]) -> Vec<String> {
+    let mut config = quantize_config(layer.bits, -1, true, "gptq");
+    config["group_size"] = layer.group_rows.into();
+    let dir = CheckpointDir::new(&config, tensors);
+    let checkpoint = open(dir.path());
+    assert_reads_as(layer, &checkpoint, "under sym: true");
+    let findings = checkpoint.findings().iter().map(ToString::to_string);
+    findings.filter(|text| text.contains("sym is true")).collect()
+}
+
+#[test]
+fn a_layer_that_is_not_as_symmetric_as_the_configuration_says_is_told() {
+    let mut six = LayerValues::random(NAME, 4, [64, 64], 32, 21);
+    six.zeros.fill(6);
+    let said = said_of_symmetry(&six, &six.tensors(StoredZeros::FieldWrap));
+    assert!(
+        matches!(&said[..], [text] if text.contains(NAME) && text.contains("all 6 and not 8")),
+        "{said:?}"
+    );
+
+    let mixed = LayerValues::random(NAME, 4, [64, 64], 32, 22);
+    let said = said_of_symmetry(&mixed, &mixed.tensors(StoredZeros::FieldWrap));
+    assert!(matches!(&said[..], [text] if text.contains(NAME) && text.contains("not all equal")), "{said:?}");
+}
+
+#[test]
+fn of_symmetric_layers_nothing_is_said_also_where_they_had_to_be_restored() {
+    let four = LayerValues::random(NAME, 4, [64, 64], 32, 23).symmetric();
+    assert_eq!(said_of_symmetry(&four, &four.tensors(StoredZeros::FieldWrap)), [""; 0]);
+    let three = LayerValues::random(NAME, 3, [64, 96], 32, 24).symmetric();
+    assert_eq!(said_of_symmetry(&three, &tensors_before_version_7(&three)), [""; 0]);
+}

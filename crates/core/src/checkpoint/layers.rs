@@ -25,6 +25,8 @@ const SUFFIXES: [&str; 5] = ["qweight", "qzeros", "scales", "g_idx", "bias"];
 /// What the tensors of a checkpoint are made into.
 pub(super) struct Built {
     pub(super) layers: Vec<QuantLinear>,
+    /// Of each layer, whether the configuration says that it is symmetric.
+    pub(super) sym: Vec<bool>,
     /// Tensors that belong to no layer.
     pub(super) tensors: Tensors,
     /// Those of the layers, where a GPTQ file has them so.
@@ -47,13 +49,16 @@ pub(super) fn build(configs: &Configs, mut tensors: Tensors, findings: &mut Vec<
     let suffixes = if marlin { &marlin::SUFFIXES[..] } else { &SUFFIXES };
 
     let mut layers = Vec::with_capacity(names.len());
+    let mut sym = Vec::with_capacity(names.len());
     let mut stored = Tensors::new();
     for name in names {
         let pieces: BTreeMap<&'static str, StoredTensor> = suffixes
             .iter()
             .filter_map(|suffix| Some((*suffix, tensors.remove(format!("{name}.{suffix}").as_str())?)))
             .collect();
-        layers.push(layer(config, &name, &pieces, marlin, findings)?);
+        let (layer, says_symmetric) = layer(config, &name, &pieces, marlin, findings)?;
+        layers.push(layer);
+        sym.push(says_symmetric);
         if !marlin {
             stored.extend(pieces.into_values().map(|piece| (piece.name().into(), piece)));
         }
@@ -63,16 +68,17 @@ pub(super) fn build(configs: &Configs, mut tensors: Tensors, findings: &mut Vec<
     if marlin {
         marlin::note(configs, layers.len(), findings);
     }
-    Ok(Built { layers, tensors, stored, marlin })
+    Ok(Built { layers, sym, tensors, stored, marlin })
 }
 
+/// A layer, and whether the configuration says that it is symmetric.
 fn layer(
     config: &QuantizeConfig,
     name: &Arc<str>,
     pieces: &BTreeMap<&'static str, StoredTensor>,
     marlin: bool,
     findings: &mut Vec<Finding>,
-) -> Result<QuantLinear> {
+) -> Result<(QuantLinear, bool)> {
     let module = match config.for_module(name)? {
         ModuleConfig::Quantized(module) => module,
         ModuleConfig::Skip { pattern } => {
@@ -108,13 +114,6 @@ fn layer(
              configuration answer nonsense here",
         ));
     }
-    if module.sym && !info.symmetric && layer.zero_scan().uniform.is_none() {
-        findings.push(Finding::warning(
-            Some(Arc::clone(name)),
-            "sym is true and its zero points are not all equal: the tensor decides; readers that assume the \
-             symmetric zero point answer nonsense here",
-        ));
-    }
     note_scales(&layer, findings);
     if info.ragged_groups {
         findings.push(Finding::warning(
@@ -122,7 +121,34 @@ fn layer(
             format!("g_idx gives some groups more or fewer rows than the group size of {}", info.group_size),
         ));
     }
-    Ok(layer)
+    Ok((layer, module.sym))
+}
+
+/// Layers that the configuration calls symmetric and that are not. Asked when their zero points are settled: until then
+/// nobody knows what the stored ones mean. Nothing is said of a layer that would be symmetric in the other encoding: that
+/// it is read against its data was said already.
+pub(super) fn note_symmetry(layers: &[QuantLinear], sym: &[bool], findings: &mut Vec<Finding>) {
+    let otherwise = |layer: &QuantLinear| {
+        let symmetric = layer.info().bits.symmetric_zero();
+        layer.zero_scan().uniform.is_some_and(|field| field == symmetric || field + 1 == symmetric)
+    };
+    let called_symmetric = layers.iter().zip(sym).filter(|(_, sym)| **sym).map(|(layer, _)| layer);
+    for layer in called_symmetric.filter(|layer| !layer.info().symmetric && !otherwise(layer)) {
+        let are = match layer.zeros().scan().uniform {
+            Some(_) => {
+                let symmetric = layer.info().bits.symmetric_zero();
+                format!("all {} and not {symmetric}", layer.zeros().zero(0, 0))
+            }
+            None => "not all equal".to_owned(),
+        };
+        findings.push(Finding::warning(
+            Some(Arc::clone(&layer.info().name)),
+            format!(
+                "sym is true and its zero points are {are}: the tensor decides; readers that assume the symmetric zero \
+                 point answer nonsense here"
+            ),
+        ));
+    }
 }
 
 /// The parts of a layer, as the file holds them.

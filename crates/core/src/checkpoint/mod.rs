@@ -120,6 +120,7 @@ impl Checkpoint {
             true => None,
             false => Some(zeros::settle(dir, &configs, options, &mut quantized, &mut findings)?),
         };
+        layers::note_symmetry(&quantized, &built.sym, &mut findings);
         if built.marlin {
             config.format = CheckpointFormat::Marlin;
         }
