@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use serde::{Serialize, Serializer};
 
-use self::output::Output;
+use self::output::{Finished, Output};
 use super::{Checkpoint, CheckpointFormat};
 use crate::error::Result;
 use crate::quant_linear::QuantLinear;
@@ -209,7 +209,8 @@ pub(crate) fn save(
         notes.extend(proof::prove(&staging, checkpoint, layers, format, options)?);
     }
     let zeros_converted = tensors::zeros_converted(checkpoint, layers, format, &encodings);
-    let (files, leftovers) = staging.finish()?;
+    let Finished { files, leftovers, note } = staging.finish()?;
+    notes.extend(note);
     let bytes = files.iter().map(|file| file.bytes).sum();
     tracing::info!(layers = layers.len(), zeros = zeros_converted, bytes, "saved");
     Ok(SaveReport {

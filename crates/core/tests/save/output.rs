@@ -191,6 +191,31 @@ fn a_parent_that_cannot_hold_it_is_an_error_with_its_path() {
     assert_eq!(names_in(outs.path()), ["file"]);
 }
 
+/// Names in a directory are made to last by opening it, which it may forbid while it can be written to.
+#[cfg(unix)]
+#[test]
+fn a_parent_that_cannot_be_opened_is_an_error_before_anything_is_there() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let source = source();
+    let outs = TempDir::new().unwrap();
+    let parent = outs.path().join("parent");
+    fs::create_dir(&parent).unwrap();
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o333)).unwrap();
+    // Root may open it all the same; then it is saved.
+    let may = fs::File::open(&parent).is_ok();
+    let saved = source.open().save(parent.join("out"), &SaveOptions::default());
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o755)).unwrap();
+    match saved {
+        Ok(_) => assert!(may && parent.join("out").is_dir()),
+        Err(Error::Io { path, .. }) => {
+            assert!(!may && path == parent, "{}", path.display());
+            assert_eq!(names_in(&parent), [""; 0], "nothing is left");
+        }
+        Err(error) => panic!("{}", error.report()),
+    }
+}
+
 #[test]
 fn what_a_killed_save_left_is_told_and_left_alone() {
     let outs = TempDir::new().unwrap();

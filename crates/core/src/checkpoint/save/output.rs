@@ -57,12 +57,16 @@ impl Output {
 
     /// Makes the directory to write into.
     pub(super) fn create(self) -> Result<Staging> {
+        // Opened now, so that one that cannot be is an error before anything is written.
+        let parent = OpenDir::open(&self.parent)?;
         let process = process::id();
         let mut n = 0u32;
         loop {
             let path = self.parent.join(staging_name(&self.name, &format!("{process}-{n}")));
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(Staging { path, place: self, files: Vec::new(), dirs: Vec::new() }),
+                Ok(()) => {
+                    return Ok(Staging { path, place: self, parent, files: Vec::new(), dirs: Vec::new() });
+                }
                 // Left by a process of the same number, or another thread's.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && n < u32::MAX => n += 1,
                 Err(source) => {
@@ -102,9 +106,20 @@ fn staging_name(name: &OsStr, suffix: &str) -> OsString {
 pub(super) struct Staging {
     path: PathBuf,
     place: Output,
+    /// The directory in which it gets its name.
+    parent: OpenDir,
     files: Vec<SavedFile>,
     /// Directories inside it.
     dirs: Vec<PathBuf>,
+}
+
+/// What became of a directory that got its name.
+pub(super) struct Finished {
+    pub(super) files: Vec<SavedFile>,
+    /// What killed saves to this name have left beside it.
+    pub(super) leftovers: Vec<PathBuf>,
+    /// What a person should know, although it is there.
+    pub(super) note: Option<String>,
 }
 
 impl Staging {
@@ -161,10 +176,10 @@ impl Staging {
         Ok(())
     }
 
-    /// Gives it its name, for good. Returns its files, and what killed saves to this name have left beside it.
-    pub(super) fn finish(mut self) -> Result<(Vec<SavedFile>, Vec<PathBuf>)> {
+    /// Gives it its name, for good.
+    pub(super) fn finish(mut self) -> Result<Finished> {
         for dir in self.dirs.iter().chain([&self.path]) {
-            sync_dir(dir)?;
+            OpenDir::open(dir)?.sync().map_err(io_error(dir, "sync"))?;
         }
         let out = &self.place.out;
         // Where a directory cannot take the place of an empty one.
@@ -176,8 +191,18 @@ impl Staging {
         fs::rename(&self.path, out).map_err(|error| in_the_way(out, error))?;
         // From here on there is nothing to remove.
         self.path = PathBuf::new();
-        sync_dir(&self.place.parent)?;
-        Ok((std::mem::take(&mut self.files), self.place.leftovers()))
+        // It is there, complete: no error can say otherwise.
+        let note = self.parent.sync().err().map(|error| {
+            format!(
+                "{}: saved, but a power failure may take its name back: {} cannot be synced: {error}",
+                out.display(),
+                self.place.parent.display()
+            )
+        });
+        if let Some(note) = &note {
+            tracing::warn!("{note}");
+        }
+        Ok(Finished { files: std::mem::take(&mut self.files), leftovers: self.place.leftovers(), note })
     }
 }
 
@@ -203,20 +228,38 @@ fn in_the_way(out: &Path, error: io::Error) -> Error {
     }
 }
 
-/// Makes the names in a directory last.
+/// A directory whose names can be made to last.
 #[cfg(unix)]
-fn sync_dir(dir: &Path) -> Result<()> {
-    match File::open(dir).and_then(|dir| dir.sync_all()) {
-        // Some file systems keep directories in order by themselves and have no such call.
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
-        synced => synced.map_err(io_error(dir, "sync")),
+struct OpenDir(File);
+
+#[cfg(unix)]
+impl OpenDir {
+    fn open(dir: &Path) -> Result<Self> {
+        File::open(dir).map(Self).map_err(io_error(dir, "open"))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.0.sync_all() {
+            // Some file systems keep directories in order by themselves and have no such call.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+            synced => synced,
+        }
     }
 }
 
 /// There is no such call here.
 #[cfg(not(unix))]
-fn sync_dir(_: &Path) -> Result<()> {
-    Ok(())
+struct OpenDir;
+
+#[cfg(not(unix))]
+impl OpenDir {
+    fn open(_: &Path) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn real(path: &Path) -> Result<PathBuf> {
@@ -225,4 +268,31 @@ fn real(path: &Path) -> Result<PathBuf> {
 
 fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { path: path.into(), action, source }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use super::*;
+
+    /// A file opened so can be named, and neither read nor synced.
+    const O_PATH: i32 = 0o10_000_000;
+
+    #[test]
+    fn a_sync_that_fails_when_all_is_there_is_a_note_and_no_error() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let out = dir.path().join("out");
+        let output = Output::check(&out, None).unwrap_or_else(|error| panic!("{}", error.report()));
+        let mut staging = output.create().unwrap_or_else(|error| panic!("{}", error.report()));
+        staging.write(Path::new("file"), b"all of it").unwrap_or_else(|error| panic!("{}", error.report()));
+        let parent = fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(dir.path());
+        staging.parent = OpenDir(parent.expect("a directory that is there"));
+
+        let finished = staging.finish().unwrap_or_else(|error| panic!("{}", error.report()));
+        let note = finished.note.expect("it cannot be synced");
+        assert!(note.contains("saved") && note.contains(&*dir.path().to_string_lossy()), "{note}");
+        assert_eq!(fs::read(out.join("file")).expect("it is there"), b"all of it");
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 1, "nothing is left beside it");
+    }
 }
