@@ -12,7 +12,7 @@
 /// the backend is opened with. Either may be left out. Two suites in one file need a module each.
 ///
 /// Where the device cannot be used on this machine, the tests print the reason and pass; with the environment variable
-/// `GPTQ_REQUIRE_DEVICE` set, they fail.
+/// `GPTQ_REQUIRE_DEVICE` set, they fail. They always fail where the backend refuses the CPU or that kind of device.
 #[macro_export]
 macro_rules! suite {
     (@else $default:expr) => { $default };

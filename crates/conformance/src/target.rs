@@ -277,11 +277,17 @@ pub fn run(
     Ok(summary)
 }
 
+/// Whether a backend refuses what no other machine would change: the CPU, which each has, or a kind of device.
+fn is_no_matter_of_the_machine(device: &Device, rejection: &Rejection) -> bool {
+    *device == Device::Cpu || matches!(rejection, Rejection::DeviceKind { .. } | Rejection::ApiVersion { .. })
+}
+
 /// Runs a check in the company that it bears, and skips it, with the reason, where the device cannot be used on this
 /// machine. With the environment variable `GPTQ_REQUIRE_DEVICE` set, that is an error too.
 ///
 /// # Errors
-/// What the check answers.
+/// What the check answers; and where the backend refuses the CPU, or devices of the kind asked for: then its tests would
+/// pass on every machine and try nothing.
 pub fn attempt(
     target: &Target,
     company: Company,
@@ -297,6 +303,10 @@ pub fn attempt(
         Err(rejection) if std::env::var_os("GPTQ_REQUIRE_DEVICE").is_some() => {
             Err(format!("GPTQ_REQUIRE_DEVICE is set, and {} cannot be used: {rejection}", target.device))
         }
+        Err(rejection) if is_no_matter_of_the_machine(target.device(), &rejection) => Err(format!(
+            "nothing was tested, and on no machine would it be: {rejection}; correct the device that the suite names, or \
+             what the backend answers for it"
+        )),
         Err(rejection) => Ok(Summary { skipped: Some(rejection.to_string()), ..Summary::default() }),
     };
     drop((shared.take(), exclusive.take()));

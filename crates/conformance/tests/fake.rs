@@ -7,7 +7,7 @@ use gptq_conformance::fake::{self, Access, FakeMemory, FakeStream, Use};
 use gptq_conformance::oracle::Dense;
 use gptq_conformance::{Accuracy, Activations, Company, Target, WeightRounding, checks, run};
 use gptq_core::Error;
-use gptq_core::backend::{BACKEND, PlanRequest, Registry};
+use gptq_core::backend::{BACKEND, BackendId, PlanRequest, Registration, Registry, Rejection};
 use gptq_core::checkpoint::{Checkpoint, QuantizeConfig};
 use gptq_core::device::{Context, Device, Memory, Stream};
 use gptq_core::format::{Bits, GroupSize, ZeroDialect, ZeroEncoding};
@@ -31,6 +31,23 @@ fn a_device_that_is_not_there_skips_a_check_or_fails_it_where_it_is_required() {
     } else {
         let skipped = result.unwrap().skipped.unwrap();
         assert!(skipped.contains("there is no fake:99"), "{skipped}");
+    }
+}
+
+#[test]
+fn a_device_that_no_machine_could_bring_fails_a_check() {
+    let of_no_cpu = Registration::new(
+        BackendId::new("choosy"),
+        |_| Err(Rejection::other("no processor is good enough", "build a better one")),
+        fake::FULL.open,
+    );
+    for (target, why) in [
+        (Target::new(fake::FULL, "cuda:0").unwrap(), "it runs on fake:0 to fake:15, not on cuda:0"),
+        (Target::new(fake::FULL, "cpu").unwrap(), "not on cpu"),
+        (Target::new(of_no_cpu, "cpu").unwrap(), "no processor is good enough"),
+    ] {
+        let problem = run(&target, "bias", Company::Others, checks::bias).unwrap_err();
+        assert!(problem.contains(why), "{problem}");
     }
 }
 
