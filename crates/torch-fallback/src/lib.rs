@@ -49,7 +49,8 @@
 //! - **The same bits on any number of threads.** What is added up in which order depends on the layer and the number of
 //!   rows, never on who did it.
 //! - **Threads of the global pool stay awake for 100 microseconds** after a call that they helped with, since the next layer
-//!   is called soon, and do other work of the pool meanwhile. Calls from within a pool use that pool as it is.
+//!   is called soon, and do other work of the pool meanwhile; after 4 milliseconds they go back to it however many calls come.
+//!   Calls from within a pool use that pool as it is.
 //!
 //! - **On a GPU the packed words lie in its memory as files hold them.** A few rows of x are multiplied from them; for more,
 //!   panels of the dense matrix are written and handed to cuBLASLt, rounded to x's type. The price: one rounding of the

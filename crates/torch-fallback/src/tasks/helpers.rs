@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 
 /// How long a helper stays awake without work: some layers' worth of what a model does between two of them.
 const LINGER: Duration = Duration::from_micros(100);
+/// How long a thread helps at most, also while calls come: the pool may have given it the request while it waits for a part
+/// of other work, which goes on only when this has returned. The next call asks for a helper again. Should that have to wake a
+/// thread, it begins some 20 microseconds late, once in so long.
+const STAY: Duration = Duration::from_millis(4);
 /// Looks for work between two looks at the pool's own, and at the clock.
 const LOOKS: usize = 32;
 /// How often whoever called looks whether helpers have ended, before it lets others run.
@@ -58,8 +62,9 @@ thread_local! {
     static HELPING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `work` with 0 on this thread, and with other numbers on at most `helpers` threads of the pool. Returns when all
-/// that began have ended. `false` where it did nothing.
+/// Calls `work` with 0 on this thread, and with other numbers on threads of the pool: `helpers` are asked for, but how many
+/// join is not known. None may, or more than that, where an earlier call has left more; and who joins after another has
+/// left can get the same number. Returns when all that began have ended. `false` where it did nothing.
 pub(super) fn share(helpers: usize, work: &Work<'_>) -> bool {
     if rayon::current_thread_index().is_some() || DESK.taken.swap(true, Ordering::Acquire) {
         return false;
@@ -117,26 +122,30 @@ impl Drop for AtDesk {
     }
 }
 
-/// Helps whoever calls, until nobody has for a while.
+/// Helps whoever calls, until nobody has for a while, or others of the pool may have waited for this thread long enough.
 fn help() {
     if HELPING.replace(true) {
         DESK.helpers.fetch_sub(1, Ordering::SeqCst);
         return;
     }
     let mut last_call = 0;
-    let mut until = Instant::now() + LINGER;
+    let begun = Instant::now();
+    let (mut until, end) = (begun + LINGER, begun + STAY);
     loop {
-        if (0..LOOKS).any(|_| join(&mut last_call)) {
-            until = Instant::now() + LINGER;
-            continue;
+        let joined = (0..LOOKS).any(|_| join(&mut last_call));
+        if !joined {
+            rayon::yield_now();
         }
-        rayon::yield_now();
-        if Instant::now() < until {
+        let now = Instant::now();
+        if joined {
+            until = now + LINGER;
+        }
+        if now < until.min(end) {
             continue;
         }
         DESK.helpers.fetch_sub(1, Ordering::SeqCst);
-        // A call that came in between counted on this thread.
-        if !join(&mut last_call) {
+        // A call that came in between counted on this thread. Later ones ask for another.
+        if !join(&mut last_call) || now >= end {
             break;
         }
         DESK.helpers.fetch_add(1, Ordering::SeqCst);
@@ -170,4 +179,25 @@ fn join(last_call: &mut u64) -> bool {
     }
     DESK.state.fetch_sub(1, Ordering::Release);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_leaves_although_calls_go_on() {
+        let left = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !left.load(Ordering::Relaxed) {
+                    share(0, &|_| std::hint::spin_loop());
+                }
+            });
+            DESK.helpers.fetch_add(1, Ordering::SeqCst);
+            help();
+            left.store(true, Ordering::Relaxed);
+        });
+        assert!(!HELPING.get(), "it may be asked again");
+    }
 }
