@@ -91,7 +91,7 @@ pub(super) fn measure(job: &Job<'_>, device: &Device, ordinal: usize) -> Result<
     let bench = Bench::open(job, device, ordinal)?;
     let mut measured = Vec::new();
     for (index, spec) in job.specs.iter().enumerate() {
-        job.bar.show("bench", index, job.specs.len());
+        job.bar.show_count("bench", index, job.specs.len());
         measured.extend(bench.layer(*spec)?);
     }
     Ok(Outcome { machine: bench.machine(), limits: bench.limits, measured })

@@ -32,7 +32,7 @@ pub(super) fn measure(job: &Job<'_>) -> Result<Outcome> {
     let mut limits = Limits::default();
     let mut measured = Vec::new();
     for (index, spec) in job.specs.iter().enumerate() {
-        job.bar.show("bench", index, job.specs.len());
+        job.bar.show_count("bench", index, job.specs.len());
         let layer = spec.build()?;
         let bytes = layer.info().packed_bytes;
         let count =

@@ -67,7 +67,7 @@ pub(crate) fn measure(job: &Job<'_>, blocks: usize, device: &Device, ordinal: us
     widths.dedup();
     let mut chains = Vec::new();
     for (index, bits) in widths.iter().enumerate() {
-        job.bar.show("bench", index, widths.len());
+        job.bar.show_count("bench", index, widths.len());
         let specs: Vec<LayerSpec> = job.specs.iter().copied().filter(|spec| spec.bits == *bits).collect();
         chains.push(bench.chain(&specs, blocks)?);
     }

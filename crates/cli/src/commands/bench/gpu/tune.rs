@@ -57,7 +57,7 @@ pub(crate) fn measure(job: &Job<'_>, device: &Device, ordinal: usize) -> Result<
     let steps = job.contestants.len() * job.specs.len();
     for contestant in &job.contestants {
         for spec in &job.specs {
-            job.bar.show("tune", crossings.len(), steps);
+            job.bar.show_count("tune", crossings.len(), steps);
             crossings.push(bench.crossing(contestant, *spec)?);
         }
     }
