@@ -67,14 +67,14 @@ pub enum Error {
         expected: String,
     },
 
-    /// A rule of `dynamic` is not a regular expression, or backtracks without end.
+    /// A rule of `dynamic` is not a regular expression, backtracks without end, or is one too many.
     #[error("{}: `dynamic` rule `{pattern}` {problem}; correct the pattern or remove the rule", path.display())]
     DynamicRule {
         /// The configuration file.
         path: PathBuf,
         /// The pattern, as written in the file.
         pattern: String,
-        /// What is wrong with it: not a valid pattern, or not one that terminates on a module.
+        /// What is wrong with it: not a valid pattern, not one that terminates on a module, or one of too many.
         problem: String,
         /// The regular-expression engine's answer.
         source: Box<fancy_regex::Error>,

@@ -275,6 +275,15 @@ fn rules() -> Vec<Case> {
             &["quantize_config.json", "is not a valid pattern", "longer than any rule needs"],
             |image| set(image, "dynamic", json!({r"(((a{1000}){1000}){1000}){1000}": {}})),
         ),
+        case(
+            "more rules than any model needs",
+            "DynamicRule",
+            &["quantize_config.json", r"`.*\.4096\..*(q|k)`", "more than 4096 automata", "remove the rule"],
+            |image| {
+                let rules = (0..5000).map(|number| (format!(r".*\.{number}\..*(q|k)"), json!({})));
+                set(image, "dynamic", Value::Object(rules.collect()));
+            },
+        ),
         value(
             "rules that are a list",
             &["quantize_config.json", "`dynamic` is an array of 0", "a JSON object"],

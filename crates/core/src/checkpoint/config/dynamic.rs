@@ -88,12 +88,20 @@ impl DynamicRules {
         let (skips, others): (Vec<_>, Vec<_>) =
             entry.children()?.partition(|(text, _)| text.starts_with('-'));
         let mut parsed = Self { path: entry.source().path.clone(), ..Self::default() };
+        let mut automata = 0;
+        for (text, _) in skips.iter().chain(&others) {
+            automata += pattern::automata(pattern_of(text));
+            if automata > pattern::AUTOMATA_LIMIT {
+                return Err(parsed.too_many(text));
+            }
+        }
         for (text, body) in skips.into_iter().chain(others) {
-            let (pattern, action) = match text.strip_prefix("-:") {
-                Some(pattern) => (pattern, Action::Skip),
-                None => (text.strip_prefix("+:").unwrap_or(text), Action::Override(Overrides::parse(&body)?)),
+            let pattern = pattern_of(text);
+            let action = match text.starts_with("-:") {
+                true => Action::Skip,
+                false => Action::Override(Overrides::parse(&body)?),
             };
-            let matcher = pattern::compile(pattern)
+            let matcher = pattern::compile(pattern, automata)
                 .map_err(|error| parsed.failed(text, "is not a valid pattern".to_owned(), error))?;
             let rule = parsed.rules.len();
             match matcher {
@@ -143,6 +151,17 @@ impl DynamicRules {
         self.rules.is_empty()
     }
 
+    /// The error for patterns that would take too much memory and time together.
+    fn too_many(&self, pattern: &str) -> Error {
+        let most = pattern::AUTOMATA_LIMIT;
+        let problem = format!(
+            "and the rules before it need more than {most} automata of the regular-expression engine together; names that \
+             are spelled out, `^model\\.lm_head$`, need none"
+        );
+        let source = fancy_regex::ParseError::GeneralParseError("too many patterns in one file".to_owned());
+        self.failed(pattern, problem, fancy_regex::Error::ParseError(0, source))
+    }
+
     fn failed(&self, pattern: &str, problem: String, error: fancy_regex::Error) -> Error {
         Error::DynamicRule {
             path: self.path.clone(),
@@ -151,6 +170,11 @@ impl DynamicRules {
             source: Box::new(error),
         }
     }
+}
+
+/// The pattern of a rule.
+fn pattern_of(text: &str) -> &str {
+    text.strip_prefix("-:").or_else(|| text.strip_prefix("+:")).unwrap_or(text)
 }
 
 /// Rules are equal where they say the same in the same order, whichever file they stand in.
@@ -370,5 +394,29 @@ mod tests {
             other => panic!("gave {other:?}"),
         }
         assert_eq!(decided(&endless, "b"), "none", "the rule still works on other names");
+    }
+
+    #[test]
+    fn patterns_without_number_are_refused_and_names_without_number_are_not() {
+        let file = |rule: fn(usize) -> String, count: usize| -> Value {
+            (0..count)
+                .map(|number| (rule(number), json!({"bits": 8})))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        };
+        let pattern = |number| format!(r".*\.(a|b)\.{number}$");
+        assert_eq!(rules(&file(pattern, pattern::AUTOMATA_LIMIT)).len(), pattern::AUTOMATA_LIMIT);
+        match parse(&file(pattern, 5000)) {
+            Err(error @ Error::DynamicRule { .. }) => {
+                let report = error.report();
+                for part in ["/m/quantize_config.json", r"\.4096$`", "more than 4096 automata", "spelled out"]
+                {
+                    assert!(report.contains(part), "{report}");
+                }
+            }
+            other => panic!("gave {other:?}"),
+        }
+        let named = rules(&file(|number| format!(r"^model\.layers\.{number}\.mlp$"), 100_000));
+        assert_eq!(decided(&named, "model.layers.99999.mlp"), r"^model\.layers\.99999\.mlp$");
     }
 }

@@ -18,9 +18,15 @@ const BACKTRACK_LIMIT: usize = 100_000;
 /// Characters that one pattern may have when written out.
 const LENGTH_LIMIT: usize = 1 << 20;
 
-/// Instructions that the part of a pattern that backtracks may compile to. What runs in linear time has a
-/// limit of its own, of ten megabytes.
+/// Instructions that the part of a pattern that backtracks may compile to.
 const PROGRAM_LIMIT: usize = 1 << 14;
+
+/// Automata that the patterns of a file may compile to: seconds, and with the next limit some 270 MB, where all are large.
+pub(crate) const AUTOMATA_LIMIT: usize = 1 << 12;
+
+/// Bytes that the automata of a file may take, and one of them.
+const FILE_BYTES: usize = 1 << 28;
+const AUTOMATON_BYTES: usize = 10 << 20;
 
 /// What decides whether a module's name matches. A file may hold one rule for each module, spelled out with
 /// or without its dots escaped; those need no engine.
@@ -51,8 +57,22 @@ impl Matcher {
     }
 }
 
-/// Compiles a pattern, without its `+:` or `-:`.
-pub(crate) fn compile(pattern: &str) -> Result<Matcher, fancy_regex::Error> {
+/// At most how many automata a pattern compiles to: none where it needs no engine, one where it runs in linear time, and
+/// else one between every two things that the engine does itself.
+pub(crate) fn automata(pattern: &str) -> usize {
+    if plain(pattern).is_some() {
+        return 0;
+    }
+    let pairs = || pattern.as_bytes().windows(2);
+    let groups = pattern.matches("(?").count() - pattern.matches("(?:").count();
+    let escapes =
+        pairs().filter(|pair| matches!(pair, [b'\\', b'1'..=b'9' | b'A'..=b'Z' | b'b' | b'k' | b'z']));
+    let possessive = pairs().filter(|pair| matches!(pair, [b'*' | b'+' | b'?' | b'}', b'+']));
+    1 + 2 * (groups + escapes.count() + possessive.count())
+}
+
+/// Compiles a pattern, without its `+:` or `-:`, of a file whose patterns together have so many [`automata`].
+pub(crate) fn compile(pattern: &str, of_file: usize) -> Result<Matcher, fancy_regex::Error> {
     if let Some(plain) = plain(pattern) {
         return Ok(plain);
     }
@@ -66,6 +86,7 @@ pub(crate) fn compile(pattern: &str) -> Result<Matcher, fancy_regex::Error> {
     let regex = RegexBuilder::new(&format!("^(?:{pattern})"))
         .backtrack_limit(BACKTRACK_LIMIT)
         .max_prog_size(PROGRAM_LIMIT)
+        .delegate_size_limit(AUTOMATON_BYTES.min(FILE_BYTES / of_file.max(1)))
         .build()?;
     Ok(Matcher::Regex(Box::new(regex)))
 }
@@ -171,7 +192,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, name: &str) -> bool {
-        let matcher = compile(pattern).and_then(|matcher| matcher.is_match(name));
+        let matcher = compile(pattern, automata(pattern)).and_then(|matcher| matcher.is_match(name));
         matcher.unwrap_or_else(|error| panic!("{pattern}: {error}"))
     }
 
@@ -219,19 +240,22 @@ mod tests {
     #[test]
     fn names_that_are_spelled_out_need_no_engine() {
         for pattern in [r"^model\.layers\.0\.self_attn\.q_proj$", r"model\.layers\.0\.self\_attn\.q_proj$"] {
-            assert!(matches!(compile(pattern), Ok(Matcher::Exact(name)) if name == NAME), "{pattern}");
+            assert!(
+                matches!(compile(pattern, automata(pattern)), Ok(Matcher::Exact(name)) if name == NAME),
+                "{pattern}"
+            );
         }
         for (pattern, to_end) in
             [("^model.layers.0.self_attn.q_proj$", true), ("model.layers", false), ("", false)]
         {
             assert!(
-                matches!(compile(pattern), Ok(Matcher::Plain { to_end: end, .. }) if end == to_end),
+                matches!(compile(pattern, automata(pattern)), Ok(Matcher::Plain { to_end: end, .. }) if end == to_end),
                 "{pattern}"
             );
             assert!(matches(pattern, NAME), "{pattern}");
         }
         for pattern in [r"lm_head\$", r"a|b$", r"\d$", r"(a)$", r"a*$", "a$b", "^^a", "é"] {
-            assert!(matches!(compile(pattern), Ok(Matcher::Regex(_))), "{pattern}");
+            assert!(matches!(compile(pattern, automata(pattern)), Ok(Matcher::Regex(_))), "{pattern}");
         }
         for (pattern, name, expected) in [
             ("$", "", true),
@@ -275,7 +299,7 @@ mod tests {
             "[^][a]",
             r"[\][a]",
         ] {
-            let error = compile(pattern).expect_err(pattern);
+            let error = compile(pattern, automata(pattern)).expect_err(pattern);
             assert!(error.to_string().contains("PCRE"), "{pattern}: {error}");
         }
         for pattern in [r"\[a\[", r"[\w-]", "a--b", "a&&b", r"\\h", "[[:alpha:]--]"] {
@@ -309,7 +333,30 @@ mod tests {
             &doubled,
             &"a|".repeat(LENGTH_LIMIT),
         ] {
-            assert!(compile(pattern).is_err(), "{pattern:.20} is no pattern");
+            assert!(compile(pattern, automata(pattern)).is_err(), "{pattern:.20} is no pattern");
         }
+    }
+
+    #[test]
+    fn automata_are_counted_where_an_engine_is_needed() {
+        for (pattern, count) in [
+            (r"^model\.layers\.0$", 0),
+            ("model.layers.1.", 0),
+            (r".*\.(?:0|1)\..*_proj", 1),
+            (r"(a|b)+\d{3}", 1),
+            ("(?=.*attn).*_proj", 3),
+            (r"(a)\1a++", 5),
+        ] {
+            assert_eq!(automata(pattern), count, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn many_patterns_leave_each_less_room() {
+        // Digits of every script, a hundred times: more than 64 KB and less than 10 MB.
+        let pattern = r"\d{100}";
+        assert!(compile(pattern, 1).is_ok(), "alone");
+        assert!(compile(pattern, AUTOMATA_LIMIT).is_err(), "one of as many as may be");
+        assert!(compile(r".*\.(0|1|2)\..*(q|k|v)_proj", AUTOMATA_LIMIT).is_ok(), "as files have them");
     }
 }
