@@ -153,6 +153,23 @@ impl QuantLinear {
             }
         };
 
+        let whole = |tensor: &str, file: &Arc<Path>, found: &[usize], elements: usize| {
+            let needed = found.iter().try_fold(1usize, |product, &length| product.checked_mul(length));
+            if needed == Some(elements) {
+                return Ok(());
+            }
+            let needed = needed.map_or("more than can be counted".to_owned(), |needed| needed.to_string());
+            let expected = format!("a shape of the {elements} elements that it holds");
+            let hint = format!("it holds {elements} elements, its shape needs {needed}: pass all of them");
+            Err(shape(tensor, file, found, expected, &hint))
+        };
+        let g_idx = parts.g_idx.as_ref().filter(|part| !part.data.is_empty());
+        whole("qweight", &parts.qweight.file, &parts.qweight.shape, parts.qweight.data.len())?;
+        whole("qzeros", &parts.qzeros.file, &parts.qzeros.shape, parts.qzeros.data.len())?;
+        whole("scales", &parts.scales.file, &parts.scales.shape, parts.scales.data.len())?;
+        g_idx.map_or(Ok(()), |part| whole("g_idx", &part.file, &part.shape, part.data.len()))?;
+        parts.bias.as_ref().map_or(Ok(()), |part| whole("bias", &part.file, &part.shape, part.data.len()))?;
+
         let &[word_rows, n] = parts.qweight.shape.as_slice() else {
             let expected = "two dimensions, [ceil(K · bits / 32), N]".into();
             return Err(shape(
@@ -163,7 +180,6 @@ impl QuantLinear {
                 "restore the file",
             ));
         };
-        let g_idx = parts.g_idx.as_ref().filter(|part| !part.data.is_empty());
         let k = match g_idx {
             Some(part) => part.data.len(),
             None => word_rows.saturating_mul(32) / bits.get(),
@@ -178,19 +194,14 @@ impl QuantLinear {
                 "restore the file",
             ));
         }
-        if packing::words_for(bits, k) != word_rows
-            || word_rows.checked_mul(n) != Some(parts.qweight.data.len())
-        {
+        if packing::words_for(bits, k) != word_rows {
             return Err(shape(
                 "qweight",
                 &parts.qweight.file,
                 &parts.qweight.shape,
                 format!("[{}, N]: {k} rows (from g_idx) of {bits}-bit codes", packing::words_for(bits, k)),
-                &match bits_that_fit(word_rows, k) {
-                    Some(fit) => format!(
-                        "the tensors fit {fit} bits: correct `bits` in the configuration, or the `dynamic` rule \
-                         for this module"
-                    ),
+                &match Bits::ALL.into_iter().find(|&bits| packing::words_for(bits, k) == word_rows) {
+                    Some(fit) => fits_bits(fit),
                     None => "restore the file from where the checkpoint came from".into(),
                 },
             ));
@@ -209,22 +220,34 @@ impl QuantLinear {
 
         let groups = group_size.groups(k);
         let because = format!("K = {k}, N = {n}, {bits} bits, group size {group_size}");
-        let group_hint = match *parts.scales.shape {
-            [found, _] if found != groups && found > 0 => format!(
+        // Without g_idx, K follows from the width, and so does all that is wrong with a wrong one.
+        let bits_that_fit = || {
+            let fits = |other: &Bits| {
+                let k = word_rows.saturating_mul(32) / other.get();
+                let groups = group_size.groups(k);
+                packing::words_for(*other, k) == word_rows
+                    && parts.scales.shape == [groups, n]
+                    && parts.qzeros.shape == [groups, packing::words_for(*other, n)]
+            };
+            Bits::ALL.into_iter().filter(|other| g_idx.is_none() && *other != bits).find(fits)
+        };
+        let group_hint = || match (bits_that_fit(), &parts.scales.shape[..]) {
+            (Some(fit), _) => fits_bits(fit),
+            (None, &[found, _]) if found != groups && found > 0 => format!(
                 "{found} groups over {k} rows fit a group size of {}: correct `group_size` in the configuration, \
                  or the `dynamic` rule for this module",
                 if found == 1 { "-1".into() } else { k.div_ceil(found).to_string() }
             ),
             _ => "restore the file from where the checkpoint came from".into(),
         };
-        if parts.scales.shape != [groups, n] || groups.checked_mul(n) != Some(parts.scales.data.len()) {
+        if parts.scales.shape != [groups, n] {
             let expected = format!("[{groups}, {n}] ({because})");
-            return Err(shape("scales", &parts.scales.file, &parts.scales.shape, expected, &group_hint));
+            return Err(shape("scales", &parts.scales.file, &parts.scales.shape, expected, &group_hint()));
         }
         let zero_words = packing::words_for(bits, n);
         if parts.qzeros.shape != [groups, zero_words] {
             let expected = format!("[{groups}, {zero_words}] ({because})");
-            return Err(shape("qzeros", &parts.qzeros.file, &parts.qzeros.shape, expected, &group_hint));
+            return Err(shape("qzeros", &parts.qzeros.file, &parts.qzeros.shape, expected, &group_hint()));
         }
         let zeros = ZeroPoints::new(parts.qzeros.data.clone(), groups, n, bits, packing, *zero_encoding)
             .ok_or_else(|| {
@@ -411,8 +434,10 @@ impl<'a> DequantizedRow<'a> {
     }
 }
 
-fn bits_that_fit(word_rows: usize, k: usize) -> Option<Bits> {
-    Bits::ALL.into_iter().find(|&bits| packing::words_for(bits, k) == word_rows)
+fn fits_bits(fit: Bits) -> String {
+    format!(
+        "the tensors fit {fit} bits: correct `bits` in the configuration, or the `dynamic` rule for this module"
+    )
 }
 
 fn group_error(fault: GroupIndexError, name: &str, file: Option<&Arc<Path>>, k: usize) -> Error {

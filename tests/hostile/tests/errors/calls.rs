@@ -103,7 +103,43 @@ pub(crate) fn all() -> Vec<Call> {
         says: &["`huge.qweight`", "[1099511627776, 1099511627776]", "(memory)"],
         run: huge_layer,
     });
+    calls.push(Call {
+        name: "codes that are fewer than their shape says",
+        kind: "TensorShape",
+        says: &["`small.qweight`", "[1, 8]", "holds 7 elements, its shape needs 8"],
+        run: || small_layer(7, 1, 8),
+    });
+    calls.push(Call {
+        name: "zero points that are fewer than their shape says",
+        kind: "TensorShape",
+        says: &["`small.qzeros`", "[1, 1]", "holds 0 elements, its shape needs 1"],
+        run: || small_layer(8, 0, 8),
+    });
+    calls.push(Call {
+        name: "scales that are more than their shape says",
+        kind: "TensorShape",
+        says: &["`small.scales`", "[1, 8]", "holds 9 elements, its shape needs 8"],
+        run: || small_layer(8, 1, 9),
+    });
     calls
+}
+
+/// Eight rows and columns in 4 bits, of so many elements each.
+fn small_layer(qweight: usize, qzeros: usize, scales: usize) -> Result<()> {
+    let words = |shape: [usize; 2], elements| Part::in_memory(shape.to_vec(), vec![0u32; elements].into());
+    QuantLinear::new(QuantLinearParts {
+        name: "small".into(),
+        bits: Bits::FOUR,
+        packing: Packing::Continuous,
+        group_size: GroupSize::PerColumn,
+        zero_encoding: ZeroEncoding::V2,
+        qweight: words([1, 8], qweight),
+        qzeros: words([1, 1], qzeros),
+        scales: Part::in_memory(vec![1, 8], vec![1.0f32; scales].into()),
+        g_idx: None,
+        bias: None,
+    })
+    .map(drop)
 }
 
 fn huge_layer() -> Result<()> {

@@ -234,6 +234,29 @@ fn shapes_of_groups() -> Vec<Case> {
             },
         ),
         shape(
+            "a configuration of another width, without g_idx to contradict it",
+            &["up_proj.scales", "[2, 32]", "[1, 32]", "K = 32, N = 32, 8 bits", "fit 4 bits"],
+            |image| {
+                image.weights(WEIGHTS).tensors.retain(|tensor| !tensor.name.ends_with(".g_idx"));
+                image.json(CONFIG)["bits"] = json!(8);
+            },
+        ),
+        shape(
+            "the same with one group of any number of rows",
+            &["up_proj.qzeros", "[1, 4]", "[1, 8]", "K = 32, N = 32, 8 bits", "fit 4 bits"],
+            |image| {
+                let config = image.json(CONFIG);
+                config["bits"] = json!(8);
+                config["group_size"] = json!(-1);
+                let weights = image.weights(WEIGHTS);
+                weights.tensors.retain(|tensor| !tensor.name.ends_with(".g_idx"));
+                for layer in LAYERS {
+                    weights.tensor(&format!("{layer}.scales")).resize(0, 1);
+                    weights.tensor(&format!("{layer}.qzeros")).resize(0, 1);
+                }
+            },
+        ),
+        shape(
             "a configuration of another group size",
             &["up_proj.scales", "[2, 32]", "[1, 32]", "fit a group size of 32"],
             |image| {
