@@ -156,6 +156,11 @@ impl ZeroPoints {
         })
     }
 
+    /// The words, where they are stored in `encoding`.
+    pub(crate) fn stored_in(&self, encoding: ZeroEncoding) -> Option<&[u32]> {
+        (self.stored_as == encoding).then_some(&self.stored[..])
+    }
+
     /// Writes [`Self::words`] to where the caller wants them, and keeps nothing: a staging buffer, for example.
     ///
     /// # Panics

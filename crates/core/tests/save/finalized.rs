@@ -86,7 +86,12 @@ fn whatever_its_backend_converted_a_finalized_model_saves_the_same_files() {
             let expected = save(&source.open(), &plain, &to(target));
             for backend in [READS_V1, READS_V2] {
                 let out = outs.path().join(format!("{from}-{target}-{}", backend.id));
-                let report = finalized(&source, backend).save(&out, &to(target)).unwrap();
+                let model = finalized(&source, backend);
+                let resident =
+                    || model.layers().iter().map(|layer| layer.packed().resident_bytes()).sum::<usize>();
+                let before = resident();
+                let report = model.save(&out, &to(target)).unwrap();
+                assert_eq!(resident(), before, "{}: words that were made to be saved are kept", backend.id);
                 assert_eq!(files_in(&out), files_in(&plain), "{} from {from} to {target}", backend.id);
                 assert_eq!(
                     report.zeros_converted, expected.zeros_converted,

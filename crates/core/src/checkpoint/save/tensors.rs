@@ -119,7 +119,7 @@ fn of_layer<'a>(
             integers("qzeros"),
             vec![groups, zeros.words_per_group()],
             Data::Zeros(layer, encoding, packing),
-            size_of_val(zeros.words()),
+            groups * zeros.words_per_group() * size_of::<u32>(),
         ),
         floats("scales", vec![groups, n], layer.scales()),
     ];
@@ -184,12 +184,15 @@ fn zero_words(layer: &QuantLinear, encoding: ZeroEncoding, packing: Packing) -> 
     if !packs_alike(layer, packing) {
         return owned(&repacked_zeros(layer, encoding, packing));
     }
-    let mut zeros = layer.zeros().clone();
-    if zeros.convert(encoding) {
-        owned(zeros.words())
-    } else {
-        bytemuck::cast_slice(layer.zeros().words()).into()
+    if let Some(words) = layer.zeros().stored_in(encoding) {
+        return bytemuck::cast_slice(words).into();
     }
+    // Made for this write alone: a layer would keep what it is asked for.
+    let mut zeros = layer.zeros().clone();
+    zeros.convert(encoding);
+    let mut words = vec![0; zeros.groups() * zeros.words_per_group()];
+    zeros.write_words(&mut words);
+    owned(&words)
 }
 
 fn repacked_zeros(layer: &QuantLinear, encoding: ZeroEncoding, to: Packing) -> Vec<u32> {
