@@ -123,8 +123,8 @@ pub struct Workspace {
 
 /// cuBLASLt on a GPU, with the algorithms that it has chosen so far.
 pub struct Matmul {
-    gpu: Gpu,
     library: Library,
+    gpu: Gpu,
     chosen: Mutex<HashMap<Question, Arc<Choice>>>,
 }
 
@@ -163,9 +163,7 @@ impl Matmul {
     /// # Errors
     /// [`Rejection::Other`] where there is none, with how to get one.
     pub fn open(gpu: &Gpu) -> Result<Self, Rejection> {
-        let _current =
-            gpu.current().map_err(|error| Rejection::other(error.to_string(), "restart the program"))?;
-        Ok(Self { gpu: gpu.clone(), library: Library::open()?, chosen: Mutex::default() })
+        Ok(Self { library: Library::open(gpu)?, gpu: gpu.clone(), chosen: Mutex::default() })
     }
 
     /// The version of the library: 130001 is 13.0.1.

@@ -17,6 +17,8 @@ use cudarc::cublaslt::sys::{
 use gptq_core::backend::Rejection;
 use gptq_core::tensor::DType;
 
+use crate::gpu::Gpu;
+
 /// The variable that names the library.
 const LIBRARY: &str = "GPTQ_CUBLASLT";
 
@@ -115,6 +117,8 @@ const _: () = assert!(
 pub(super) struct Library {
     pub(super) calls: Calls,
     pub(super) handle: cublasLtHandle_t,
+    /// Its context is the handle's, to the end.
+    gpu: Gpu,
     /// Holds what `calls` points to.
     _file: libloading::Library,
 }
@@ -125,9 +129,11 @@ unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
 impl Library {
-    /// The first of the known files that loads and makes a handle. A context is current.
-    pub(super) fn open() -> Result<Self, Rejection> {
-        Self::first(Self::open_file)
+    /// The first of the known files that loads and makes a handle.
+    pub(super) fn open(gpu: &Gpu) -> Result<Self, Rejection> {
+        let _current =
+            gpu.current().map_err(|error| Rejection::other(error.to_string(), "restart the program"))?;
+        Self::first(|name| Self::open_file(gpu, name))
     }
 
     /// That one of the known files loads. It is not unloaded, since loading it takes longer than anything else here.
@@ -173,13 +179,13 @@ impl Library {
         Ok((file, calls))
     }
 
-    fn open_file(name: &str) -> Result<Self, String> {
+    fn open_file(gpu: &Gpu, name: &str) -> Result<Self, String> {
         let (file, calls) = Self::load(name)?;
         let mut handle = ptr::null_mut();
         // SAFETY: a context is current, and `handle` outlives the call.
         let status = unsafe { (calls.create)(&raw mut handle) };
         Status(status).ok().map_err(|status| format!("{name}: {status}"))?;
-        Ok(Self { calls, handle, _file: file })
+        Ok(Self { calls, handle, gpu: gpu.clone(), _file: file })
     }
 
     pub(super) fn version(&self) -> usize {
@@ -224,8 +230,11 @@ impl Library {
 
 impl Drop for Library {
     fn drop(&mut self) {
-        // SAFETY: made in `open_file`, and nobody has it any more.
-        let _ = unsafe { (self.calls.destroy)(self.handle) };
+        // Where its context is gone, the handle went with it.
+        if let Ok(_current) = self.gpu.current() {
+            // SAFETY: made in `open_file` with this context, and nobody has it any more.
+            let _ = unsafe { (self.calls.destroy)(self.handle) };
+        }
     }
 }
 
