@@ -2,8 +2,13 @@
 
 use std::ptr;
 
-use gptq_core::LayerInfo;
 use gptq_core::backend::Rejection;
+use gptq_core::device::{Context, Device};
+use gptq_core::tensor::DType;
+use gptq_core::{Error, LayerInfo, Result};
+
+use crate::buffer::CudaBuffer;
+use crate::stream::CudaStream;
 
 /// A device address, as parameters have it.
 #[expect(clippy::cast_possible_truncation, reason = "CUDA is for hosts of 64 bits")]
@@ -17,6 +22,33 @@ pub fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
+/// The stream and the scratch of a call's context.
+///
+/// # Errors
+/// [`Error::DeviceMismatch`] where the context is of the host, [`Error::Device`] where it is another crate's.
+pub fn stream_and_scratch<'a>(
+    layer: &LayerInfo,
+    device: &Device,
+    context: &'a mut Context,
+) -> Result<(&'a CudaStream, &'a CudaBuffer)> {
+    let found = context.device();
+    let (stream, scratch) = context.on_device().ok_or_else(|| Error::DeviceMismatch {
+        what: format!("the context of layer `{}`", layer.name),
+        found,
+        expected: device.clone(),
+    })?;
+    Ok((CudaStream::of(stream)?, CudaBuffer::of(scratch)?))
+}
+
+/// For a call with x of a type that a backend has accepted and has no kernels for: a defect there, and no answer.
+pub fn no_kernels(layer: &LayerInfo, found: DType) -> Error {
+    Error::DtypeMismatch {
+        what: format!("x of layer `{}`", layer.name),
+        found,
+        expected: "one that kernels of the layer are loaded for".into(),
+    }
+}
+
 /// How many blocks of `size` hold `total`.
 pub fn blocks(total: usize, size: usize) -> u32 {
     count(total.div_ceil(size))
@@ -26,7 +58,7 @@ pub fn blocks(total: usize, size: usize) -> u32 {
 ///
 /// # Errors
 /// Which of them is more.
-pub fn accepts(layer: &LayerInfo, [most_in, most_out]: [usize; 2]) -> Result<(), Rejection> {
+pub fn accepts(layer: &LayerInfo, [most_in, most_out]: [usize; 2]) -> std::result::Result<(), Rejection> {
     for (what, size, most) in
         [("in_features", layer.in_features, most_in), ("out_features", layer.out_features, most_out)]
     {

@@ -8,6 +8,7 @@ use gptq_core::device::{Context, Device, DeviceBuffer as _};
 use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{Error, LayerInfo, Result};
+use gptq_cuda::arguments::stream_and_scratch;
 use gptq_cuda::{
     CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address, address_mut,
 };
@@ -215,10 +216,8 @@ impl Linear for CudaLinear {
         // What the addresses below may be used for rests on this.
         check_forward(&self.info, &device, &F16, x, out, context)?;
         let [rows, _] = x.shape();
-        let Some((stream, scratch)) = context.on_device() else { return Ok(()) };
-        let scratch = CudaBuffer::of(scratch)?;
+        let (stream, scratch) = stream_and_scratch(&self.info, &device, context)?;
         let operands = Operands { x: address(x)?, out: address_mut(out)?, rows, work: scratch.address() };
-        let stream = CudaStream::of(stream)?;
         self.run(Call { stream, operands, work_bytes: scratch.len_bytes() })
     }
 

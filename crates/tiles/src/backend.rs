@@ -219,10 +219,8 @@ impl Backend for TileBackend {
             linears.push(TileLinear {
                 info: layer,
                 dense_from: match &self.dense_rows {
-                    Some(rows) => rows
-                        .of(tensors.arrangement.in_features, tensors.arrangement.out_features)
-                        .unwrap_or(usize::MAX),
-                    None => dense_from(&tensors.arrangement, variant, &products),
+                    Some(rows) => rows.of(tensors.arrangement.in_features, tensors.arrangement.out_features),
+                    None => Some(dense_from(&tensors.arrangement, variant, &products)),
                 },
                 tensors,
                 products,

@@ -4,9 +4,10 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use gptq_core::Result;
+use gptq_core::device::Device;
 use gptq_core::format::{Bits, Packing};
 use gptq_core::tensor::DType;
+use gptq_core::{Error, Result};
 use gptq_cuda::arguments::{count, pointer};
 use gptq_cuda::{Bias, CudaStream, Kernel, Kernels, Launch, Params};
 
@@ -131,7 +132,11 @@ impl ProductKernels {
         operands: &Operands,
     ) -> Result<()> {
         let Some((_, kernel)) = self.products.iter().find(|(kind, _)| *kind == product.kind) else {
-            return Ok(());
+            return Err(Error::Device {
+                device: Device::Cuda(stream.gpu().info().ordinal),
+                operation: format!("multiplying {} rows with `{}`", operands.rows, product.kind),
+                message: "no such kernel was loaded for the layer; please report it".into(),
+            });
         };
         let (bias, bias_dtype) = bias_of(layer.bias.stored());
         let overlaps = operands.overlapping && self.overlaps;
@@ -344,9 +349,11 @@ fn dtype_code(dtype: DType) -> u32 {
     }
 }
 
-/// Whether the launch sizes of a layer fit what kernels count in.
-pub(crate) fn counts(arrangement: &Arrangement) -> bool {
-    arrangement.tiles <= 65_535
-        && arrangement.group_elements() < 1 << 31
-        && arrangement.out_features < 1 << 30
+/// What kernels count of a layer, and up to how many.
+pub(crate) fn counted(arrangement: &Arrangement) -> [(&'static str, usize, usize); 3] {
+    [
+        ("tiles of 64 rows (in_features)", arrangement.tiles, 65_535),
+        ("scales (groups by out_features)", arrangement.group_elements(), (1 << 31) - 1),
+        ("out_features", arrangement.out_features, (1 << 30) - 1),
+    ]
 }

@@ -136,15 +136,51 @@ pub fn accepts(layer: &LayerInfo) -> Result<(), Rejection> {
             "split the module, or choose another backend",
         ));
     }
-    if !kernels::counts(&layout::Arrangement::of(layer)) {
-        return Err(Rejection::other(
-            format!("the layer's out_features, {}, is more than the kernels count to", layer.out_features),
-            "split the module, or choose another backend",
-        ));
+    counts(&layout::Arrangement::of(layer))
+}
+
+fn counts(arrangement: &layout::Arrangement) -> Result<(), Rejection> {
+    for (what, number, most) in kernels::counted(arrangement) {
+        if number > most {
+            return Err(Rejection::other(
+                format!("the layer has {number} {what}, and the kernels count to {most}"),
+                "split the module, or choose another backend",
+            ));
+        }
     }
     Ok(())
 }
 
 fn elsewhere(device: &Device) -> Rejection {
     Rejection::DeviceKind { device: device.clone(), supported: "cuda".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use gptq_core::format::Bits;
+
+    use super::*;
+
+    #[test]
+    fn a_layer_that_kernels_do_not_count_is_told_which_number_is_too_large_and_how_large_it_may_be() {
+        let arrangement = |out_features: usize, groups: usize| layout::Arrangement {
+            bits: Bits::FOUR,
+            in_features: 4096,
+            out_features,
+            strips: out_features.div_ceil(layout::STRIP_COLUMNS),
+            tiles: 64,
+            groups,
+            group_rows: 4096 / groups,
+        };
+        assert_eq!(counts(&arrangement(28672, 32)).map_err(|refused| refused.to_string()), Ok(()));
+        for (out_features, groups, what, number, most) in [
+            (1 << 30, 1, "out_features", "1073741824", "1073741823"),
+            (1 << 24, 128, "scales", "2147483648", "2147483647"),
+        ] {
+            let refused = counts(&arrangement(out_features, groups)).expect_err(what).to_string();
+            for part in [what, number, most] {
+                assert!(refused.contains(part), "{part}: {refused}");
+            }
+        }
+    }
 }

@@ -8,11 +8,12 @@ use gptq_core::device::{Context, Device, DeviceBuffer as _};
 use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{Error, LayerInfo, Result};
+use gptq_cuda::arguments::{no_kernels, stream_and_scratch};
 use gptq_cuda::panels::{Job, Room, pieces};
 use gptq_cuda::place::ALIGNMENT;
 use gptq_cuda::{
-    Bias, CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address,
-    address_mut,
+    Bias, Biases, CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace,
+    address, address_mut,
 };
 
 use crate::kernels::{Operands, PANEL_COLUMNS, Panel, ProductKernels};
@@ -28,6 +29,8 @@ const MOST_OVERLAPPING_ROWS: usize = 128;
 const CELL_BYTES: usize = 8;
 /// Columns of panels: tiles of cuBLASLt have so many, and the kernel that dequantizes writes the last at least.
 const COLUMN_UNITS: [usize; 2] = [256, PANEL_COLUMNS];
+/// Rows of x in one product of cuBLASLt: more are as fast in pieces, and sizes stay far from what 32 bits hold.
+const MOST_DENSE_ROWS: usize = 1 << 16;
 /// Products read x in pieces of 16 bytes.
 const X_ALIGNMENT: u64 = 16;
 
@@ -55,8 +58,8 @@ pub(crate) struct TileLinear {
     pub(crate) first_of: Arc<[usize]>,
     pub(crate) variant: Variant,
     pub(crate) gpu_shape: GpuShape,
-    /// Rows of x from which the dense matrix is written.
-    pub(crate) dense_from: usize,
+    /// Rows of x from which the dense matrix is written; `None` where it never is.
+    pub(crate) dense_from: Option<usize>,
     pub(crate) kernels: KernelSet,
     pub(crate) shared: Arc<Shared>,
     pub(crate) resident_bytes: usize,
@@ -73,6 +76,20 @@ struct Call<'a> {
     room: Room,
 }
 
+impl Call<'_> {
+    /// The same for some of its rows.
+    fn of_rows(&self, first: usize, rows: usize, [k, n]: [usize; 2]) -> Self {
+        Self { x: self.x + (first * k * 2) as u64, out: self.out + (first * n * 2) as u64, rows, ..*self }
+    }
+}
+
+/// Whether a call writes the dense matrix, where it begins at `from` rows. A bias that the type of x does not hold is added to
+/// sums in f32, which products of cuBLASLt do not show.
+fn writes_dense(from: Option<usize>, bias: &Biases, rows: usize, dtype: DType) -> bool {
+    let rounds_bias = bias.stored().is_some() && bias.in_dtype(dtype).is_none();
+    !rounds_bias && from.is_some_and(|from| rows >= from)
+}
+
 /// Rows of x for which the dense path is tried once when a model is made ready.
 const TRIED_ROWS: [usize; 4] = [128, 256, 512, 768];
 
@@ -83,8 +100,12 @@ impl TileLinear {
             DType::BF16 if self.shared.x_dtypes.contains(&DType::BF16) => DType::BF16,
             _ => DType::F16,
         };
-        let rows = TRIED_ROWS.into_iter().filter(|&rows| rows >= self.dense_from).collect();
+        let rows = TRIED_ROWS.into_iter().filter(|&rows| self.is_dense(rows, dtype)).collect();
         Trial { info: &self.info, linear: self, dtype, rows }
+    }
+
+    fn is_dense(&self, rows: usize, dtype: DType) -> bool {
+        writes_dense(self.dense_from, &self.tensors.bias, rows, dtype)
     }
 
     fn shape(&self) -> [usize; 2] {
@@ -113,7 +134,8 @@ impl TileLinear {
             let rows = product.rows;
             self.gathered_bytes(rows) + self.divided_bytes(product, rows)
         });
-        fused.max().unwrap_or(0).max(self.job(1).scratch_bytes())
+        let dense = self.shared.x_dtypes.iter().any(|&dtype| self.is_dense(usize::MAX, dtype));
+        fused.max().unwrap_or(0).max(if dense { self.job(1).scratch_bytes() } else { 0 })
     }
 
     /// x in the order of the arrangement, all of it aligned.
@@ -130,15 +152,16 @@ impl TileLinear {
     }
 
     fn run(&self, call: &Call<'_>) -> Result<()> {
-        let bias = self.tensors.bias.in_dtype(call.kernels.dtype());
-        // A bias that the type of x does not hold is added to sums in f32, which products of cuBLASLt do not show.
-        let rounds_bias = self.tensors.bias.stored().is_some() && bias.is_none();
-        let panel = match call.rows >= self.dense_from && !rounds_bias {
-            true => self.job(call.rows).panel(call.room.for_panel()),
+        let dtype = call.kernels.dtype();
+        let panel = match self.is_dense(call.rows, dtype) {
+            true => self.job(call.rows.min(MOST_DENSE_ROWS)).panel(call.room.for_panel()),
             false => None,
         };
         if let Some(panel) = panel {
-            return self.dense(call, panel.columns, bias);
+            let bias = self.tensors.bias.in_dtype(dtype);
+            return pieces(call.rows, MOST_DENSE_ROWS).try_for_each(|(first, rows)| {
+                self.dense(&call.of_rows(first, rows, self.shape()), panel.columns, bias)
+            });
         }
         let needs_gathering = self.tensors.order != 0 || !call.x.is_multiple_of(X_ALIGNMENT);
         let mut first = 0;
@@ -245,14 +268,14 @@ impl Linear for TileLinear {
         check_forward(&self.info, &device, self.shared.x_dtypes, x, out, context)?;
         let [rows, _] = x.shape();
         let kernels = self.kernels.iter().find(|kernels| kernels.dtype() == x.dtype());
-        let (Some((stream, scratch)), Some(kernels)) = (context.on_device(), kernels) else { return Ok(()) };
-        let scratch = CudaBuffer::of(scratch)?;
+        let kernels = kernels.ok_or_else(|| no_kernels(&self.info, x.dtype()))?;
+        let (stream, scratch) = stream_and_scratch(&self.info, &device, context)?;
         self.run(&Call {
             x: address(x)?,
             out: address_mut(out)?,
             rows,
             kernels,
-            stream: CudaStream::of(stream)?,
+            stream,
             scratch: scratch.address(),
             room: Room::new(scratch.len_bytes()),
         })
@@ -260,5 +283,30 @@ impl Linear for TileLinear {
 
     fn resident_bytes(&self) -> usize {
         self.resident_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dense_matrix_is_written_from_a_number_of_rows_on_where_its_products_show_the_bias() {
+        let bias = |dtypes: &[DType]| -> Biases {
+            dtypes.iter().map(|&dtype| Bias { address: 256, dtype }).collect()
+        };
+        let (none, both, f32_alone) = (bias(&[]), bias(&[DType::F16, DType::BF16]), bias(&[DType::F32]));
+        let f16_alone = bias(&[DType::F32, DType::F16]);
+        for (from, bias, rows, dtype, dense, why) in [
+            (Some(449), &none, 448, DType::F16, false, "too few rows"),
+            (Some(449), &none, 449, DType::F16, true, "enough"),
+            (None, &none, usize::MAX, DType::F16, false, "never, and no scratch for it"),
+            (Some(1), &both, 1, DType::BF16, true, "a bias that both hold"),
+            (Some(1), &f32_alone, usize::MAX, DType::F16, false, "a bias that only f32 holds"),
+            (Some(1), &f16_alone, usize::MAX, DType::BF16, false, "a bias that bf16 does not hold"),
+            (Some(1), &f16_alone, usize::MAX, DType::F16, true, "and f16 does"),
+        ] {
+            assert_eq!(writes_dense(from, bias, rows, dtype), dense, "{rows} rows from {from:?}: {why}");
+        }
     }
 }

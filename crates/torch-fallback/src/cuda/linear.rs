@@ -8,6 +8,7 @@ use gptq_core::device::{Context, Device, DeviceBuffer as _};
 use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{LayerInfo, Result};
+use gptq_cuda::arguments::{no_kernels, stream_and_scratch};
 use gptq_cuda::panels::{Job, PanelSize, Room, WORKSPACE_BYTES, pieces};
 use gptq_cuda::place::ALIGNMENT;
 use gptq_cuda::{
@@ -301,15 +302,15 @@ impl Linear for CudaLinear {
         let [rows, _] = x.shape();
         let dtype = x.dtype();
         let kernels = self.kernels.iter().find(|kernels| kernels.dtype() == dtype);
-        let (Some((stream, scratch)), Some(kernels)) = (context.on_device(), kernels) else { return Ok(()) };
-        let scratch = CudaBuffer::of(scratch)?;
+        let kernels = kernels.ok_or_else(|| no_kernels(&self.info, dtype))?;
+        let (stream, scratch) = stream_and_scratch(&self.info, &device, context)?;
         let call = Call {
             x: address(x)?,
             out: address_mut(out)?,
             rows,
             kernels,
             dtype,
-            stream: CudaStream::of(stream)?,
+            stream,
             scratch: scratch.address(),
             room: Room::new(scratch.len_bytes()),
         };
