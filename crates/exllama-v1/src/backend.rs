@@ -37,7 +37,13 @@ pub(crate) fn open(device: &Device, options: &Options) -> Result<Box<dyn Backend
     let kernels = Kernels::load(&gpu, &image).map_err(refused)?;
     let kernels = KernelSet::load(&gpu, &kernels)?;
     let matmul = Matmul::open(&gpu).map_err(refused)?;
-    Ok(Box::new(ExllamaV1 { gpu, settings, parts: Some((kernels, matmul)), needs: Needs::default() }))
+    Ok(Box::new(ExllamaV1 {
+        gpu,
+        settings,
+        parts: Some((kernels, matmul)),
+        needs: Needs::default(),
+        scratch_bytes: 0,
+    }))
 }
 
 /// The backend, opened for one model on a GPU.
@@ -47,6 +53,8 @@ struct ExllamaV1 {
     /// Taken by the layers in step 2.
     parts: Option<(KernelSet, Matmul)>,
     needs: Needs,
+    /// What they come to.
+    scratch_bytes: usize,
 }
 
 /// What contexts of the model need, by what depends on the length and what does not.
@@ -62,16 +70,24 @@ struct Needs {
 }
 
 impl Needs {
-    fn state_bytes(&self, length: usize) -> usize {
-        state_bytes(length, self.in_features)
-    }
-
-    fn scratch_bytes(&self) -> usize {
-        self.state_bytes(self.length) + self.work_bytes
+    /// `None`: more than there are addresses for.
+    fn scratch_bytes(&self) -> Option<usize> {
+        state_bytes(self.length, self.in_features)?.checked_add(self.work_bytes)
     }
 }
 
 impl ExllamaV1 {
+    /// Bytes of a context's scratch.
+    fn size_of(&self, needs: Needs) -> Result<usize> {
+        needs.scratch_bytes().ok_or_else(|| Error::OutOfMemory {
+            device: self.gpu.device(),
+            what: format!("a context for inputs of {} rows", needs.length),
+            needed: usize::MAX,
+            available: self.gpu.available_bytes(),
+            remedy: "set a shorter max_input_length".into(),
+        })
+    }
+
     /// Uploads a layer, its rows in the order of their groups.
     fn arrange(
         &self,
@@ -143,6 +159,7 @@ impl Backend for ExllamaV1 {
                 .unwrap_or(0)
                 .next_multiple_of(ALIGNMENT),
         };
+        self.scratch_bytes = self.size_of(self.needs)?;
         let shared = Arc::new(Shared {
             gpu: self.gpu.clone(),
             kernels,
@@ -157,7 +174,7 @@ impl Backend for ExllamaV1 {
                 (id, CudaLinear { info, tensors, shared: Arc::clone(&shared), resident_bytes })
             })
             .unzip();
-        try_calls(&self.gpu, self.needs.scratch_bytes(), linears.iter().map(CudaLinear::trial))?;
+        try_calls(&self.gpu, self.scratch_bytes, linears.iter().map(CudaLinear::trial))?;
         let boxed = linears.into_iter().map(|linear| Box::new(linear) as Box<dyn Linear>);
         Ok(ids.into_iter().zip(boxed).collect())
     }
@@ -170,16 +187,17 @@ impl Backend for ExllamaV1 {
         }
         let rows = rows.max(1);
         let wanted = Needs { length: rows, ..self.needs };
-        if wanted.scratch_bytes() > self.needs.scratch_bytes() {
+        let scratch_bytes = self.size_of(wanted)?;
+        if scratch_bytes > self.scratch_bytes {
             // Whether a context of that size can be made: allocated, and given back. Where not, nothing has changed.
-            drop(self.gpu.allocate_buffer(wanted.scratch_bytes())?);
+            drop(self.gpu.allocate_buffer(scratch_bytes)?);
         }
-        self.needs = wanted;
+        (self.needs, self.scratch_bytes) = (wanted, scratch_bytes);
         Ok(Outcome::Done)
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.needs.scratch_bytes()
+        self.scratch_bytes
     }
 
     fn memory(&self) -> Option<Arc<dyn Memory>> {

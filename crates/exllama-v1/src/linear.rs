@@ -138,7 +138,7 @@ impl CudaLinear {
             let piece = call.of_rows(first, rows, shape);
             let work = state + division.work_at as u64;
             let operands = Operands { x: state, work, ..piece.operands };
-            debug_assert!(state_bytes(rows, k) <= division.work_at, "pieces fit");
+            debug_assert!(state_bytes(rows, k).is_some_and(|bytes| bytes <= division.work_at), "pieces fit");
             // SAFETY: `forward` has checked x; `temp_state` has room for `division.rows` rows.
             unsafe { self.shared.kernels.gather(call.stream, &self.tensors, piece.operands.x, rows, state) }?;
             let work_bytes = call.work_bytes - division.work_at;

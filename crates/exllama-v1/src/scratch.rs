@@ -7,9 +7,9 @@ use gptq_cuda::place::ALIGNMENT;
 /// that the kernel writes.
 const COLUMN_UNITS: [usize; 3] = [256, 128, 8];
 
-/// Bytes of `rows` rows of x in `temp_state`.
-pub(crate) fn state_bytes(rows: usize, in_features: usize) -> usize {
-    (rows * in_features * 2).next_multiple_of(ALIGNMENT)
+/// Bytes of `rows` rows of x in `temp_state`. `None`: more than there are addresses for.
+pub(crate) fn state_bytes(rows: usize, in_features: usize) -> Option<usize> {
+    rows.checked_mul(in_features)?.checked_mul(2)?.checked_next_multiple_of(ALIGNMENT)
 }
 
 /// The scratch of a call that gathers x.
@@ -26,7 +26,7 @@ pub(crate) struct Division {
 /// # Errors
 /// The bytes that one row needs, where there are less.
 pub(crate) fn divide(total: usize, work: usize, in_features: usize) -> Result<Division, usize> {
-    let one_row = state_bytes(1, in_features);
+    let one_row = state_bytes(1, in_features).unwrap_or(usize::MAX);
     if total < one_row {
         return Err(one_row);
     }
@@ -69,11 +69,22 @@ mod tests {
     #[test]
     fn scratch_that_was_made_for_a_length_holds_as_many_rows() {
         for (rows, k) in [(2048, 8192), (1, 96), (64, 40), (3, 28672)] {
-            let division = divide(state_bytes(rows, k) + 1_000_000, 1_000_000, k);
+            let division = divide(state_bytes(rows, k).unwrap() + 1_000_000, 1_000_000, k);
             let division = division.expect("there is room");
             assert!(division.rows >= rows, "{division:?} for {rows} rows");
             assert!(division.rows * k * 2 <= division.work_at, "{division:?}");
         }
+    }
+
+    #[test]
+    fn a_length_that_no_memory_holds_has_no_size() {
+        // 2^52 rows of 4096 are 2^65 bytes.
+        for (rows, k) in
+            [(1 << 52, 4096), (usize::MAX, 2), (usize::MAX, 1), (1 << 62, 2), (usize::MAX / 4, 2)]
+        {
+            assert_eq!(state_bytes(rows, k), None, "{rows} rows of {k}");
+        }
+        assert_eq!(state_bytes(3, 100), Some(768));
     }
 
     #[test]
