@@ -1,5 +1,6 @@
 //! What parameters and launches of kernels are filled with: addresses as pointers, and numbers in 32 bits.
 
+use std::ffi::c_void;
 use std::ptr;
 
 use gptq_core::backend::Rejection;
@@ -7,6 +8,7 @@ use gptq_core::device::{Context, Device};
 use gptq_core::tensor::DType;
 use gptq_core::{Error, LayerInfo, Result};
 
+use crate::bias::Bias;
 use crate::buffer::CudaBuffer;
 use crate::stream::CudaStream;
 
@@ -47,6 +49,20 @@ pub fn no_kernels(layer: &LayerInfo, found: DType) -> Error {
         found,
         expected: "one that kernels of the layer are loaded for".into(),
     }
+}
+
+/// The number of an element type in parameters, as dtype.h of the kernels has it.
+pub const fn dtype_code(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::BF16 => 2,
+    }
+}
+
+/// The address and the type of a bias as parameters have them; null where there is none.
+pub fn bias_of(bias: Option<Bias>) -> (*const c_void, u32) {
+    bias.map_or((ptr::null(), 0), |bias| (pointer(bias.address), dtype_code(bias.dtype)))
 }
 
 /// How many blocks of `size` hold `total`.

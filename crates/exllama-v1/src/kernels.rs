@@ -6,7 +6,7 @@ use std::ptr;
 
 use gptq_core::Result;
 use gptq_core::tensor::DType;
-use gptq_cuda::arguments::{blocks, count, pointer};
+use gptq_cuda::arguments::{bias_of, blocks, count, dtype_code, pointer};
 use gptq_cuda::{CudaStream, Gpu, Kernel, Kernels, Launch, Params};
 
 use crate::choice::{Grid, PRODUCTS, Product, preferred};
@@ -31,6 +31,13 @@ unsafe impl Params for GptqExllamaV1ReconstructParams {}
 unsafe impl Params for GptqExllamaV1SortParams {}
 // SAFETY: as above; `gptq_exllama_v1_gather_x` takes it.
 unsafe impl Params for GptqExllamaV1GatherParams {}
+
+const _: () = assert!(
+    dtype_code(DType::F32) == GPTQ_DTYPE_F32
+        && dtype_code(DType::F16) == GPTQ_DTYPE_F16
+        && dtype_code(DType::BF16) == GPTQ_DTYPE_BF16,
+    "gptq-cuda and dtype.h are one"
+);
 
 /// Rows of x that `dot` takes at most.
 pub(crate) const MOST_DOT_ROWS: usize = GPTQ_EXLLAMA_V1_DOT_MOST_ROWS as usize;
@@ -119,7 +126,7 @@ impl KernelSet {
         grid: &Grid,
     ) -> Result<()> {
         let [cells, _] = ready.product.room(grid);
-        let (bias, bias_dtype) = bias_of(layer);
+        let (bias, bias_dtype) = bias_of(layer.bias.stored());
         let params = GptqExllamaV1ProductParams {
             qweight: pointer(layer.qweight),
             qzeros: pointer(layer.qzeros),
@@ -156,7 +163,7 @@ impl KernelSet {
         call: &Operands,
         splits: usize,
     ) -> Result<()> {
-        let (bias, bias_dtype) = bias_of(layer);
+        let (bias, bias_dtype) = bias_of(layer.bias.stored());
         let params = GptqExllamaV1DotParams {
             qweight: pointer(layer.qweight),
             qzeros: pointer(layer.qzeros),
@@ -298,16 +305,4 @@ pub(crate) struct Operands {
     pub(crate) out: u64,
     pub(crate) rows: usize,
     pub(crate) work: u64,
-}
-
-fn bias_of(layer: &Tensors) -> (*const c_void, u32) {
-    layer.bias.stored().map_or((ptr::null(), 0), |bias| (pointer(bias.address), dtype_code(bias.dtype)))
-}
-
-fn dtype_code(dtype: DType) -> u32 {
-    match dtype {
-        DType::F32 => GPTQ_DTYPE_F32,
-        DType::F16 => GPTQ_DTYPE_F16,
-        DType::BF16 => GPTQ_DTYPE_BF16,
-    }
 }

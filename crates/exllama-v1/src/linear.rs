@@ -9,6 +9,7 @@ use gptq_core::post_init::check_forward;
 use gptq_core::tensor::{DType, TensorMut, TensorRef};
 use gptq_core::{Error, LayerInfo, Result};
 use gptq_cuda::arguments::stream_and_scratch;
+use gptq_cuda::panels::pieces;
 use gptq_cuda::{
     CudaBuffer, CudaStream, Gpu, Matmul, MatmulOperands, MatmulShape, Trial, Workspace, address, address_mut,
 };
@@ -17,7 +18,7 @@ use crate::F16;
 use crate::choice::measured_threshold;
 use crate::kernels::{KernelSet, MOST_DOT_ROWS, Operands};
 use crate::layout::Tensors;
-use crate::scratch::{dense_room, divide, panel_bytes, panel_columns, pieces, state_bytes};
+use crate::scratch::{dense_room, divide, panel_bytes, panel_columns, state_bytes};
 
 /// Rows of x in one product: more are as fast in pieces, and grids stay far from what they may have.
 const MOST_ROWS: usize = 1 << 14;

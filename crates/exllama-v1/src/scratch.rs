@@ -56,12 +56,6 @@ pub(crate) fn dense_room(work: usize) -> usize {
     work.saturating_sub(Matmul::WORKSPACE_BYTES).max(work / 2 / ALIGNMENT * ALIGNMENT)
 }
 
-/// Cuts `total` into pieces of `size`, the last of which may be smaller: where each begins, and how long it is.
-pub(crate) fn pieces(total: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
-    let size = size.max(1);
-    (0..total).step_by(size).map(move |start| (start, size.min(total - start)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,11 +102,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn pieces_cover_everything_once() {
-        assert_eq!(pieces(10, 4).collect::<Vec<_>>(), [(0, 4), (4, 4), (8, 2)]);
-        assert_eq!((pieces(0, 4).count(), pieces(3, 0).count()), (0, 3));
     }
 }

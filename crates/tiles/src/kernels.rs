@@ -2,14 +2,13 @@
 #![expect(unsafe_code, reason = "promises what parameters the kernels take")]
 
 use std::ffi::c_void;
-use std::ptr;
 
 use gptq_core::device::Device;
 use gptq_core::format::{Bits, Packing};
 use gptq_core::tensor::DType;
 use gptq_core::{Error, Result};
-use gptq_cuda::arguments::{count, pointer};
-use gptq_cuda::{Bias, CudaStream, Kernel, Kernels, Launch, Params};
+use gptq_cuda::arguments::{bias_of, count, dtype_code, pointer};
+use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
 
 use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
 use crate::memory::Tensors;
@@ -32,6 +31,13 @@ unsafe impl Params for GptqTileGroupsParams {}
 unsafe impl Params for GptqTileDequantizeParams {}
 // SAFETY: as above; `gptq_<family>_gather` takes it.
 unsafe impl Params for GptqTileGatherParams {}
+
+const _: () = assert!(
+    dtype_code(DType::F32) == GPTQ_DTYPE_F32
+        && dtype_code(DType::F16) == GPTQ_DTYPE_F16
+        && dtype_code(DType::BF16) == GPTQ_DTYPE_BF16,
+    "gptq-cuda and dtype.h are one"
+);
 
 const _: () = assert!(GPTQ_TILE_ROWS as usize == TILE_ROWS, "layout.rs and tile.h are one");
 const _: () = assert!(GPTQ_TILE_STRIP_COLUMNS as usize == STRIP_COLUMNS, "layout.rs and tile.h are one");
@@ -334,18 +340,6 @@ impl ArrangeKernels {
         let grid = [count((arrangement.group_elements() / 2).div_ceil(threads as usize)), 1, 1];
         // SAFETY: as above.
         unsafe { self.groups.launch(stream, &Launch::new(grid, [threads, 1, 1]), &params) }
-    }
-}
-
-fn bias_of(bias: Option<Bias>) -> (*const c_void, u32) {
-    bias.map_or((ptr::null(), 0), |bias| (pointer(bias.address), dtype_code(bias.dtype)))
-}
-
-fn dtype_code(dtype: DType) -> u32 {
-    match dtype {
-        DType::F32 => GPTQ_DTYPE_F32,
-        DType::F16 => GPTQ_DTYPE_F16,
-        DType::BF16 => GPTQ_DTYPE_BF16,
     }
 }
 

@@ -5,13 +5,12 @@
 #![expect(unsafe_code, reason = "promises what parameters the kernels take")]
 
 use std::ffi::c_void;
-use std::ptr;
 
 use gptq_core::Result;
 use gptq_core::format::{Bits, Packing};
 use gptq_core::tensor::DType;
-use gptq_cuda::arguments::{blocks, count, pointer};
-use gptq_cuda::{Bias, CudaStream, Kernel, Kernels, Launch, Params};
+use gptq_cuda::arguments::{bias_of, blocks, count, dtype_code, pointer};
+use gptq_cuda::{CudaStream, Kernel, Kernels, Launch, Params};
 
 use super::layout::Tensors;
 use super::params::{
@@ -32,6 +31,13 @@ unsafe impl Params for GptqDequantizeSumParams {}
 unsafe impl Params for GptqDequantizeSortParams {}
 // SAFETY: as above; `gptq_dequantize_gather_*` take it.
 unsafe impl Params for GptqDequantizeGatherParams {}
+
+const _: () = assert!(
+    dtype_code(DType::F32) == GPTQ_DTYPE_F32
+        && dtype_code(DType::F16) == GPTQ_DTYPE_F16
+        && dtype_code(DType::BF16) == GPTQ_DTYPE_BF16,
+    "gptq-cuda and dtype.h are one"
+);
 
 /// Rows of W that a block of threads reads at a time.
 pub(crate) const TILE_ROWS: usize = GPTQ_DEQUANTIZE_TILE_ROWS as usize;
@@ -315,16 +321,4 @@ pub(crate) fn splits(in_features: usize, out_features: usize, multiprocessors: u
 fn format_name(bits: Bits, packing: Packing) -> String {
     let planar = packing == Packing::Planar && bits == Bits::THREE;
     format!("b{}{}", bits.get(), if planar { "p" } else { "" })
-}
-
-fn bias_of(bias: Option<Bias>) -> (*const c_void, u32) {
-    bias.map_or((ptr::null(), 0), |bias| (pointer(bias.address), dtype_code(bias.dtype)))
-}
-
-fn dtype_code(dtype: DType) -> u32 {
-    match dtype {
-        DType::F32 => GPTQ_DTYPE_F32,
-        DType::F16 => GPTQ_DTYPE_F16,
-        DType::BF16 => GPTQ_DTYPE_BF16,
-    }
 }
