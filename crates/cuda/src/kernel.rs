@@ -58,8 +58,8 @@ impl Kernels {
     /// is older than the compiler that built it, [`Rejection::Other`] with what the driver says.
     pub fn load(gpu: &Gpu, image: &KernelImage) -> Result<Self, Rejection> {
         let target = image.check(gpu.info())?;
-        let (gpu_of_all, family) = (gpu.clone(), image.family().to_owned());
-        let mut loaded = Loaded { gpu: gpu_of_all, family, target, modules: Vec::new() };
+        let family = image.family().to_owned();
+        let mut loaded = Loaded { gpu: gpu.clone(), family, target, modules: Vec::new() };
         let refuse = |error: DriverError| refusal(gpu, image, error);
         let _current =
             gpu.current().map_err(|error| Rejection::other(error.to_string(), "restart the program"))?;
@@ -151,10 +151,10 @@ fn parameter_bytes(gpu: &Gpu, function: CUfunction) -> Option<Vec<usize>> {
 /// What a status of loading means.
 fn refusal(gpu: &Gpu, image: &KernelImage, error: DriverError) -> Rejection {
     let driver = gpu.info().driver;
-    let for_this = gpu.info().compute_capability.architecture();
-    let for_this =
-        for_this.map(|name| format!("for this GPU: `cargo xtask build-kernels --arch {name}`, or "));
-    let for_this = for_this.unwrap_or_default();
+    let for_this = match gpu.info().compute_capability.architecture() {
+        Some(name) => format!("for this GPU: `cargo xtask build-kernels --arch {name}`, or "),
+        None => String::new(),
+    };
     match error.0 {
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => image.wrong_architecture(gpu.info()),
         CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => Rejection::Driver {

@@ -124,7 +124,6 @@ pub struct Workspace {
 /// cuBLASLt on a GPU, with the algorithms that it has chosen so far.
 pub struct Matmul {
     library: Library,
-    gpu: Gpu,
     chosen: Mutex<HashMap<Question, Arc<Choice>>>,
 }
 
@@ -163,7 +162,7 @@ impl Matmul {
     /// # Errors
     /// [`Rejection::Other`] where there is none, with how to get one.
     pub fn open(gpu: &Gpu) -> Result<Self, Rejection> {
-        Ok(Self { library: Library::open(gpu)?, gpu: gpu.clone(), chosen: Mutex::default() })
+        Ok(Self { library: Library::open(gpu)?, chosen: Mutex::default() })
     }
 
     /// The version of the library: 130001 is 13.0.1.
@@ -191,13 +190,13 @@ impl Matmul {
         operands: &MatmulOperands,
         workspace: Workspace,
     ) -> Result<()> {
-        if !self.gpu.same_device(stream.gpu()) {
+        let gpu = &self.library.gpu;
+        if !gpu.same_device(stream.gpu()) {
             let message = format!("the stream is of cuda:{}", stream.gpu().ordinal());
-            return Err(failed(&self.gpu, multiplying(shape), message));
+            return Err(failed(gpu, multiplying(shape), message));
         }
-        let _current = self.gpu.current()?;
-        let problem =
-            |status: Status| failed(&self.gpu, multiplying(shape), format!("cuBLASLt answers {status}"));
+        let _current = gpu.current()?;
+        let problem = |status: Status| failed(gpu, multiplying(shape), format!("cuBLASLt answers {status}"));
         let product = Product::new(&self.library, shape, operands).map_err(problem)?;
         let question = Question::new(shape, operands, workspace);
         let choice = self.choice(&question).map_err(problem)?;
@@ -355,7 +354,7 @@ impl<'a> Product<'a> {
 
 impl fmt::Debug for Matmul {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cuBLASLt {} on cuda:{}", self.version(), self.gpu.ordinal())
+        write!(f, "cuBLASLt {} on cuda:{}", self.version(), self.library.gpu.ordinal())
     }
 }
 

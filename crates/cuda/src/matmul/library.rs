@@ -118,7 +118,7 @@ pub(super) struct Library {
     pub(super) calls: Calls,
     pub(super) handle: cublasLtHandle_t,
     /// Its context is the handle's, to the end.
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
     /// Holds what `calls` points to.
     _file: libloading::Library,
 }
