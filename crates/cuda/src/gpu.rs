@@ -1,6 +1,7 @@
 //! A GPU that is open: its context, its memory, and what copies to it.
 #![expect(unsafe_code, reason = "calls into the driver's C interface")]
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
 use std::ptr;
@@ -20,8 +21,8 @@ use crate::stream::CudaStream;
 
 /// A GPU, opened. Clones share it; it closes with the last of them, and of the buffers, streams and kernels made from it.
 ///
-/// Opening the same ordinal twice gives two that share nothing but the driver's primary context, and understand one
-/// another's buffers and streams.
+/// Opening the same ordinal twice gives two that share nothing but the driver's primary context, understand one another's
+/// buffers and streams, and free nothing while the other records a graph.
 #[derive(Clone)]
 pub struct Gpu {
     shared: Arc<Shared>,
@@ -36,8 +37,16 @@ struct Shared {
     staging: Staging,
     /// Memory that was dropped when it could not be freed; see [`Gpu::free`].
     condemned: Mutex<Vec<CUdeviceptr>>,
-    /// Held for reading by every capture in progress. Whoever would disturb one tries to hold it for writing.
-    capturing: RwLock<()>,
+    captures: Arc<Captures>,
+}
+
+/// Held for reading by every capture in progress on a GPU. Whoever would disturb one tries to hold it for writing.
+type Captures = RwLock<()>;
+
+/// Those of the GPU of this ordinal, which all that open it in this process share.
+fn captures_of(ordinal: usize) -> Arc<Captures> {
+    static OF_ALL: Mutex<BTreeMap<usize, Arc<Captures>>> = Mutex::new(BTreeMap::new());
+    Arc::clone(OF_ALL.lock().unwrap_or_else(PoisonError::into_inner).entry(ordinal).or_default())
 }
 
 // SAFETY: a context and a stream of the driver may be used by any thread, and by several at once.
@@ -69,7 +78,7 @@ impl Gpu {
             copies: ptr::null_mut(),
             staging: Staging::new(),
             condemned: Mutex::default(),
-            capturing: RwLock::default(),
+            captures: captures_of(ordinal),
         };
         let current = Current::set(context).map_err(refuse)?;
         shared.copies = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(refuse)?;
@@ -140,7 +149,7 @@ impl Gpu {
 
     /// Announces a capture: until the value is dropped, nothing is freed, as that would break it.
     pub(crate) fn capturing(&self) -> RwLockReadGuard<'_, ()> {
-        self.shared.capturing.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared.captures.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn allocate_address(&self, bytes: usize) -> Result<CUdeviceptr> {
@@ -179,7 +188,7 @@ impl Gpu {
 
     /// Frees what is condemned, if nothing is being captured. The context is current.
     fn sweep(&self) {
-        let _alone = match self.shared.capturing.try_write() {
+        let _alone = match self.shared.captures.try_write() {
             Ok(alone) => alone,
             Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
             Err(TryLockError::WouldBlock) => return,
@@ -322,4 +331,15 @@ impl Drop for Current {
 /// An error of this device.
 pub(crate) fn failed(gpu: &Gpu, operation: impl Into<String>, message: impl Into<String>) -> Error {
     device_error(gpu.ordinal(), operation, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_is_known_to_all_that_open_its_gpu_and_to_no_other() {
+        assert!(Arc::ptr_eq(&captures_of(7001), &captures_of(7001)), "opened twice, a GPU has two locks");
+        assert!(!Arc::ptr_eq(&captures_of(7001), &captures_of(7002)), "two GPUs have one lock");
+    }
 }

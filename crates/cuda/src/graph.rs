@@ -16,6 +16,9 @@ use crate::stream::CudaStream;
 
 /// Work of a stream, recorded to be launched again. Owns the context that it was recorded with: the scratch that its
 /// kernels write to is its own, one for each graph.
+///
+/// A stream takes part in a recording with all that anybody queues on it meanwhile. So what several threads use is no
+/// stream to record on: record on one of the context's own, and [launch on](Self::launch_on) theirs.
 pub struct Graph {
     gpu: Gpu,
     raw: CUgraphExec,
@@ -87,7 +90,26 @@ impl Graph {
             .during(self.gpu.ordinal(), "launching a graph")
     }
 
-    /// Waits until every launch is done.
+    /// Queues the recorded work on another stream.
+    ///
+    /// # Safety
+    /// As for [`launch`](Self::launch), with `stream` for its own. Of two launches on different streams the second comes
+    /// when the first is done: both use the scratch of the graph.
+    ///
+    /// # Errors
+    /// [`Error::Device`](gptq_core::Error::Device), also where the stream is another GPU's.
+    pub unsafe fn launch_on(&mut self, stream: &CudaStream) -> Result<()> {
+        if !self.gpu.same_device(stream.gpu()) {
+            let message = format!("the stream is of cuda:{}", stream.gpu().ordinal());
+            return Err(failed(&self.gpu, "launching a graph", message));
+        }
+        let _current = self.gpu.current()?;
+        // SAFETY: both are alive, and of one primary context. The caller promises the rest.
+        unsafe { result::graph::launch(self.raw, stream.raw()) }
+            .during(self.gpu.ordinal(), "launching a graph")
+    }
+
+    /// Waits until every launch on its own stream is done.
     ///
     /// # Errors
     /// [`Error::Device`](gptq_core::Error::Device), also for launches that failed.
@@ -104,10 +126,10 @@ impl fmt::Debug for Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // What is in flight writes to the scratch, which is freed next.
         let _ = self.context.synchronize();
         if let Ok(_current) = self.gpu.current() {
-            // SAFETY: made in `capture`, and nobody has it any more.
+            // SAFETY: made in `capture`, and nobody has it any more. What is in flight on another stream goes on: the driver
+            // frees the graph behind it, and the scratch that it writes to is freed when the device has done all its work.
             let _ = unsafe { result::graph::exec_destroy(self.raw) };
         }
     }

@@ -17,4 +17,4 @@ pub(crate) use linear::{address, address_of_slice, forward};
 #[cfg(feature = "cuda")]
 pub(crate) use queue::Queue;
 #[cfg(feature = "cuda")]
-pub(crate) use streams::{Streams, context_on};
+pub(crate) use streams::{Streams, stream_of};

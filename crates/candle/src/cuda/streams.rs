@@ -59,11 +59,14 @@ impl Streams {
         let queue = Queue::of(device.cuda_stream().cu_stream() as usize);
         let mut lent = match self.idle.take(|lent| lent.queue == queue) {
             Some(lent) => lent,
-            None => Lent {
-                context: context_on(device, &self.gpu(device, model)?, model)?,
-                queue,
-                _device: device.clone(),
-            },
+            None => {
+                let gpu = self.gpu(device, model)?;
+                // SAFETY: `gpu` is the one of `device`, a clone of which is kept beside the context.
+                let stream = Box::new(unsafe { stream_of(device, &gpu) });
+                let context = Context::on_stream(&gpu, stream, model.scratch_bytes())
+                    .map_err(candle_core::Error::wrap)?;
+                Lent { context, queue, _device: device.clone() }
+            }
         };
         let result = call(&mut lent.context);
         self.idle.put(lent);
@@ -71,14 +74,12 @@ impl Streams {
     }
 }
 
-/// A context on the stream of `device`, which whoever has it keeps.
-pub(crate) fn context_on(
-    device: &CudaDevice,
-    gpu: &Gpu,
-    model: &FinalizedModel,
-) -> candle_core::Result<Context> {
+/// The stream of `device`, lent.
+///
+/// # Safety
+/// `device` is on `gpu`, and a clone of it is kept as long as the value.
+pub(crate) unsafe fn stream_of(device: &CudaDevice, gpu: &Gpu) -> CudaStream {
     let raw = device.cuda_stream().cu_stream();
-    // SAFETY: candle's devices are of the primary context, and a clone of this one is kept beside the context.
-    let stream = unsafe { CudaStream::from_raw(gpu, raw.cast()) };
-    Context::on_stream(gpu, Box::new(stream), model.scratch_bytes()).map_err(candle_core::Error::wrap)
+    // SAFETY: candle's devices are of the primary context, and the caller keeps this one.
+    unsafe { CudaStream::from_raw(gpu, raw.cast()) }
 }

@@ -11,14 +11,14 @@ use std::sync::{Arc, PoisonError};
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{DType, Device, Tensor, bail};
-use gptq_core::device::Context;
+use gptq_core::device::{Context, Memory as _};
 use gptq_core::tensor::{TensorMut, TensorRef};
 use gptq_cuda::{CudaBuffer, CudaStream, Gpu, Graph};
 
 use super::{Block, Cache, Decoder, ModelConfig};
 use crate::cuda::kernels::{Attended, Dense, TokenKernels, Turned};
 use crate::cuda::sizes::{Heads, refusal};
-use crate::cuda::{Queue, address, address_of_slice, context_on};
+use crate::cuda::{Queue, address, address_of_slice, stream_of};
 use crate::dense::Matrix;
 use crate::error::Result;
 use crate::weights::{Linear, Weights, core_dtype};
@@ -31,8 +31,10 @@ const ALIGNMENT: usize = 256;
 
 /// A token of one cache, recorded.
 pub(super) struct WholeToken {
-    /// Before all that it uses: dropping it waits.
+    /// Recorded on a stream of its own: what other threads queue on candle's meanwhile stays out of it.
     graph: Graph,
+    /// Candle's, on which it is launched.
+    stream: CudaStream,
     token: Token,
 }
 
@@ -128,17 +130,20 @@ impl Decoder {
                 recorded.token.tell(token, position)?;
                 // SAFETY: what was recorded uses memory of `recorded`, of weights that it keeps, and of the cache that has
                 // it; all of that is used in the order of this stream alone.
-                unsafe { recorded.graph.launch() }?;
+                unsafe { recorded.graph.launch_on(&recorded.stream) }?;
                 recorded
             }
             None => {
                 let mut new = Token::new(self, kernels, cache)?;
                 new.tell(token, position)?;
-                let mut context = context_on(&new.device, &new.gpu, new.weights.layers().model())?;
+                let (contexts, model) = (new.weights.layers().contexts(), new.weights.layers().model());
                 // The first one runs launch by launch: what is loaded or chosen at a first call cannot be recorded.
-                new.queue(&mut context)?;
-                let graph = Graph::capture(context, |context| new.queue(context))?;
-                Box::new(WholeToken { graph, token: new })
+                contexts.lent.with(&new.device, model, |context| new.queue(context))?;
+                let own = Context::on_stream(&new.gpu, new.gpu.stream()?, model.scratch_bytes())?;
+                let graph = Graph::capture(own, |context| new.queue(context))?;
+                // SAFETY: `new` has the GPU of its device, and keeps both as long as the stream.
+                let stream = unsafe { stream_of(&new.device, &new.gpu) };
+                Box::new(WholeToken { graph, stream, token: new })
             }
         };
         let logits = recorded.token.answer();

@@ -351,11 +351,13 @@ fn graphs_replay(gpu: &Gpu) -> Outcome {
         multiply(context)
     })?;
     ensure(downloaded::<f32>(gpu, &values)? == [1.0; 512], || "recording ran the kernels".into())?;
-    for _ in 0..2 {
-        // SAFETY: what was recorded is still there.
-        unsafe { graph.launch() }?;
-    }
+    // SAFETY: what was recorded is still there, and each launch is done before the next.
+    unsafe { graph.launch() }?;
     graph.synchronize()?;
+    let other = CudaStream::new(gpu)?;
+    // SAFETY: as above.
+    unsafe { graph.launch_on(&other) }?;
+    other.synchronize()?;
     ensure(downloaded::<f32>(gpu, &values)? == [36.0; 512], || "two replays are not a factor of 36".into())?;
     let error = error_of(&downloaded::<f32>(gpu, &out)?, &problem.product);
     ensure(error < 1e-6, || format!("the product in the graph has error {error:.1e}"))?;
@@ -364,14 +366,17 @@ fn graphs_replay(gpu: &Gpu) -> Outcome {
     ensure(refused.is_err(), || "waiting was recorded".into())?;
     let refused = Graph::capture(Context::host(0), |_| Ok(()));
     ensure(refused.is_err(), || "a context on the host was recorded".into())?;
-    Ok("two kernels and a product, twice; a recording that waits is an error".into())
+    Ok("two kernels and a product, on its own stream and on another; a recording that waits is an error"
+        .into())
 }
 
 fn drops_wait_for_graphs(gpu: &Gpu) -> Outcome {
     let bytes = 256 << 20;
     let scale = scale_kernels(gpu)?.kernel::<GptqTestScaleParams>("gptq_test_scale_f32")?;
     let values = uploaded(gpu, &[1.0f32; 512])?;
-    let dropped = gpu.allocate_buffer(bytes)?;
+    // Of another that has opened the same GPU: it knows of the recording all the same.
+    let opened = Gpu::open(gpu.info().ordinal).map_err(|rejection| format!("opened twice: {rejection}"))?;
+    let dropped = opened.allocate_buffer(bytes)?;
     let context = Context::on_stream(gpu, gpu.stream()?, 0)?;
     let before = gpu.available_bytes().unwrap_or(0);
     let mut graph = Graph::capture(context, |context| {
@@ -383,7 +388,7 @@ fn drops_wait_for_graphs(gpu: &Gpu) -> Outcome {
     unsafe { graph.launch() }?;
     graph.synchronize()?;
     ensure(downloaded::<f32>(gpu, &values)? == [2.0; 512], || "the recording was broken".into())?;
-    drop(gpu.allocate_buffer(1)?);
+    drop(opened.allocate_buffer(1)?);
     let after = gpu.available_bytes().unwrap_or(0);
     ensure(after >= before + bytes / 2, || format!("{before} bytes were free before, {after} after"))?;
     Ok("256 MB were freed by the next call".into())
