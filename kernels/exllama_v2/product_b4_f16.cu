@@ -3,8 +3,14 @@
 #include "tile_products.cuh"
 
 PAIRS_OF_TILES(b4s, 4, f16, false, 2)
+MORE_ROWS(b4s, 4, f16, false, Refill::early)
+MORE_ROWS_OF_16_WARPS(b4s, 4, f16, false, Refill::early)
+SIXTY_FOUR_ROWS(b4s, 4, f16, false, EARLY_ON_HOPPER)
 WHOLE_TILES(b4s, 4, f16, false, 2, 2, 512, 2)
 PAIRS_OF_TILES(b4, 4, f16, true, 2)
+MORE_ROWS(b4, 4, f16, true, EARLY_ON_HOPPER)
+MORE_ROWS_OF_16_WARPS(b4, 4, f16, true, EARLY_ON_HOPPER)
+SIXTY_FOUR_ROWS(b4, 4, f16, true, EARLY_ON_HOPPER)
 WHOLE_TILES(b4, 4, f16, true, 2, 2, 512, 2)
 PARTS_OF_TILES(b4, 4, f16, true, TWO_ON_HOPPER)
 SMALLEST_PARTS(b4, 4, f16)

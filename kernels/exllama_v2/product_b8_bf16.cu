@@ -4,8 +4,10 @@
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 PAIRS_OF_TILES(b8s, 8, bf16, false, 1)
+MORE_ROWS(b8s, 8, bf16, false, Refill::early)
 WHOLE_TILES(b8s, 8, bf16, false, 1, 1, 512, 1)
 PAIRS_OF_TILES(b8, 8, bf16, true, 1)
+MORE_ROWS(b8, 8, bf16, true, Refill::early)
 WHOLE_TILES(b8, 8, bf16, true, 1, 1, 512, 1)
 PARTS_OF_TILES(b8, 8, bf16, true, 1)
 SMALLEST_PARTS(b8, 8, bf16)

@@ -1,4 +1,4 @@
-// The product for few rows of x, up to 16.
+// The product for few rows of x, up to 64: as many as registers have sums for.
 //
 // A block has kStrips strips of 16 columns and a part of K, which its warps divide by units: a unit is a tile, or two where
 // those surely share their scales. Warp w takes the units w, w + kWarps, .. of every strip, so that all warps together read

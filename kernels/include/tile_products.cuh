@@ -14,8 +14,10 @@
 // Two blocks to a multiprocessor where code for older GPUs would spill registers then: there, as many as there is room for.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
 #define TWO_ON_HOPPER 1
+#define EARLY_ON_HOPPER Refill::late
 #else
 #define TWO_ON_HOPPER 2
+#define EARLY_ON_HOPPER Refill::early
 #endif
 
 // `blocks` is how many a multiprocessor has room for, `ahead` how many units of two tiles, or one, a warp has on the way,
@@ -39,7 +41,8 @@
 namespace gptq {
 
 /// What registers leave room for, by the width of codes: so many blocks to a multiprocessor without a spill.
-template <int kWide, Refill kOneRefill, int kNarrow, int kFar, int kEightOf4, int kEightOf8, Refill kEightRefill>
+template <int kWide, Refill kOneRefill, int kNarrow, int kFar, int kEightOf4, int kEightOf8, Refill kEightRefill, int kMoreOf4,
+          int kMoreOf8, Refill kMoreRefill>
 struct Room {
     /// Of 16 warps with two strips.
     static constexpr int wide = kWide;
@@ -50,12 +53,15 @@ struct Room {
     /// With two strips of eight rows of x: of 4 warps and of 8, and when they ask for more.
     static constexpr int eight_of_4 = kEightOf4, eight_of_8 = kEightOf8;
     static constexpr Refill eight_refill = kEightRefill;
+    /// With 24 rows of x: of 4 warps and of 8. With 32: when 4 warps ask for more.
+    static constexpr int more_of_4 = kMoreOf4, more_of_8 = kMoreOf8;
+    static constexpr Refill more_refill = kMoreRefill;
 };
-using room_b2 = Room<TWO_ON_HOPPER, Refill::late, 4, 3, 6, 3, Refill::early>;
-using room_b3 = Room<1, Refill::early, 4, 3, 5, 3, Refill::late>;
-using room_b4 = Room<2, Refill::late, 5, 2, 6, 4, Refill::late>;
-using room_b4s = Room<2, Refill::late, 6, 2, 7, 4, Refill::early>;
-using room_b8 = Room<1, Refill::late, 5, 1, 5, 2, Refill::early>;
+using room_b2 = Room<TWO_ON_HOPPER, Refill::late, 4, 3, 6, 3, Refill::early, 4, 2, Refill::late>;
+using room_b3 = Room<1, Refill::early, 4, 3, 5, 3, Refill::late, 4, 1, Refill::late>;
+using room_b4 = Room<2, Refill::late, 5, 2, 6, 4, Refill::late, 4, 2, Refill::early>;
+using room_b4s = Room<2, Refill::late, 6, 2, 7, 4, Refill::early, 4, 2, Refill::early>;
+using room_b8 = Room<1, Refill::late, 5, 1, 5, 2, Refill::early, 3, 1, Refill::late>;
 using room_b8s = room_b8;
 
 }  // namespace gptq
@@ -74,6 +80,21 @@ using room_b8s = room_b8;
     FEW(4, w, bits, X, 16, 2, 4, ahead, Refill::late, 128, asymmetric)                                \
     FEW(2, w, bits, X, 16, 2, 8, ahead, Refill::late, 128, asymmetric)                                \
     FEW(1, w, bits, X, 16, 2, 16, 1, Refill::early, 128, asymmetric)
+
+// The same for 17 rows of x and more. Sums take most of the registers, and few blocks have room. `refill` is for blocks that
+// have too few registers for the early one in some code.
+#define MORE_ROWS(w, bits, X, asymmetric, refill)                                          \
+    FEW(gptq::room_##w::more_of_4, w, bits, X, 24, 2, 4, 1, Refill::late, 128, asymmetric) \
+    FEW(gptq::room_##w::more_of_8, w, bits, X, 24, 2, 8, 1, refill, 128, asymmetric)       \
+    FEW(3, w, bits, X, 32, 2, 4, 1, room_##w::more_refill, 128, asymmetric)                \
+    FEW(1, w, bits, X, 32, 2, 8, 1, Refill::early, 128, asymmetric)                        \
+    FEW(1, w, bits, X, 48, 2, 8, 1, Refill::early, 128, asymmetric)
+// Where K is long. With 3 and 8 bits registers would spill.
+#define MORE_ROWS_OF_16_WARPS(w, bits, X, asymmetric, refill) FEW(1, w, bits, X, 24, 2, 16, 1, refill, 128, asymmetric)
+// With 8 bits tiles are faster.
+#define SIXTY_FOUR_ROWS(w, bits, X, asymmetric, refill) FEW(1, w, bits, X, 64, 2, 8, 1, refill, 128, asymmetric)
+// Where there are no tiles, which would take over where columns are many.
+#define FORTY_EIGHT_ROWS(w, bits, X, asymmetric) FEW(2, w, bits, X, 48, 2, 4, 1, Refill::early, 128, asymmetric)
 
 // Groups in whole tiles. `tiles` is how many a warp has of a stage, and `stages` how many of those there are.
 #define WHOLE_TILES(w, bits, X, asymmetric, ahead, wide, m32_threads, m64_tiles) \

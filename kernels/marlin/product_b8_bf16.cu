@@ -4,6 +4,7 @@
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 PAIRS_OF_TILES(b8s, 8, bf16, false, 1)
+MORE_ROWS(b8s, 8, bf16, false, Refill::early)
 WHOLE_TILES(b8s, 8, bf16, false, 1, 1, 512, 1)
 PARTS_OF_TILES(b8s, 8, bf16, false, 1)
 #endif

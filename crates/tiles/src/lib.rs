@@ -26,8 +26,9 @@
 //!   ahead of each product.
 //! - **A few rows of x cost what one costs**, up to 8: x is the narrow operand of the tensor core. Weights are multiplied
 //!   unscaled, as whole numbers less their zero point, which is exact; sums are f32 and scaled once for each group.
-//! - **17 rows and more**, up to a few hundred, take tiles of many columns by many rows of x, whose work is divided evenly over
-//!   the GPU. The price: parts of sums in the scratch, and a kernel for each size of tile, and for Hopper of its own.
+//! - **17 rows and more** take the same kernels with more registers for sums, up to 64 rows where columns are few, or, up to a few
+//!   hundred, tiles of many columns by many rows of x, whose work is divided evenly over the GPU; whichever is modelled to be
+//!   faster. The price: parts of sums in the scratch, and a kernel for each size of tile, and for Hopper of its own.
 //! - **Many rows** take the dense matrix, a panel of columns at a time in the scratch of the context, and products by
 //!   cuBLASLt.
 //! - **Equal calls give equal bits.** Sums of warps and blocks are added in order; nothing is added atomically.

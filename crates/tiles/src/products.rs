@@ -1,9 +1,9 @@
 //! Which kernel multiplies: a table, and how a call is cut for a GPU. Pure; no GPU is asked.
 //!
-//! There are three kinds of kernels, and tile_products.cuh lists them. The few (`m1`, `m8`, `m16`) have narrow blocks whose
-//! warps divide K. The tiles (`m32_c256`, `g64_c256`, ..) are for 17 rows and more: blocks of many columns by many rows of x,
-//! that divide all the work evenly. The some (`m32`, `m64`) do what is left: layers of 2 and 3 bits and of small groups, and
-//! GPUs whose blocks have little shared memory. The numbers here are those of that file.
+//! There are three kinds of kernels, and tile_products.cuh lists them. The few (`m1_t1_w8` to `m64_t2_w8`) have narrow blocks
+//! whose warps divide K. The tiles (`m32_c256`, `g64_c256`, ..) are for 17 rows and more: blocks of many columns by many rows
+//! of x, that divide all the work evenly. The some (`m32`, `m64`) do what is left: layers of small groups, and GPUs whose blocks
+//! have little shared memory. The numbers here are those of that file.
 
 mod calls;
 mod few;
@@ -55,7 +55,7 @@ pub struct GpuShape {
 pub enum Kind {
     /// `m{rows}_t{strips}_w{warps}`: up to so many rows of x, so many strips to a block, and so many warps.
     Few {
-        /// 1, 8 or 16.
+        /// 1, 8, 16, 24, 32, 48 or 64.
         rows: usize,
         /// 1 or 2.
         strips: usize,
@@ -171,8 +171,8 @@ impl Variant {
 
     /// The kernels that there are.
     pub fn kinds(self) -> impl Iterator<Item = Kind> {
-        let few = few::blocks(self.few_run_rows);
-        let few = few.iter().map(|&[rows, strips, warps]| Kind::Few { rows, strips, warps });
+        let few = few::blocks(self.bits, self.few_run_rows);
+        let few = few.map(|[rows, strips, warps]| Kind::Few { rows, strips, warps });
         let listed = move |kind: &Kind| match (self.run_rows, *kind) {
             (run, Kind::Tile { rows, columns, groups }) => {
                 let common = match (groups, rows, columns) {
@@ -334,12 +334,23 @@ impl Product {
                 _ => chosen.push(product),
             }
         }
-        let tiles = tile::of_layer(layer, variant, gpu);
-        if tiles.is_empty() {
+        let mut others = tile::of_layer(layer, variant, gpu);
+        if others.is_empty() {
             let some = variant.kinds().filter(|kind| matches!(kind, Kind::Some { .. }));
-            chosen.extend(some.filter_map(of_kind));
+            others.extend(some.filter_map(of_kind));
         }
-        chosen.extend(tiles);
+        // Of two for as many rows, the faster one. The few are faster than the some.
+        let time = |product: &Self| product.time(layer, variant, gpu);
+        for other in others {
+            match chosen.iter_mut().find(|few| few.rows == other.rows) {
+                Some(few) if matches!(other.kind, Kind::Tile { .. }) && time(&other) < time(few) => {
+                    *few = other;
+                }
+                Some(_) => {}
+                None => chosen.push(other),
+            }
+        }
+        chosen.sort_by_key(|product| product.rows);
         chosen
     }
 

@@ -1,10 +1,12 @@
 //! Which launches a call takes: those whose modelled times add up to the least, and from how many rows on the dense way.
 
-use super::{GpuShape, Kind, MOST_ROWS, Product, Variant, tile};
+use gptq_core::format::Bits;
+
+use super::{GpuShape, Kind, MOST_ROWS, Product, Variant, few, tile};
 use crate::layout::{Arrangement, TILE_ROWS};
 
 /// What an H200 reads in a hundredth of a microsecond: 4.3 TB/s.
-const BYTES_IN_A_HUNDREDTH: usize = 43_000;
+pub(super) const BYTES_IN_A_HUNDREDTH: usize = 43_000;
 /// Weights that tiles of tokens side by side may read more than once and find in the L2 cache. Larger ones come from memory for each
 /// tile: 144 rows of `[8192, 28672]` in three tiles of one launch took 219 us on an H200 where the model without that said 158, and
 /// take 182 in two launches of one tile.
@@ -18,13 +20,11 @@ impl Product {
                 let again = self.rows.div_ceil(rows.max(1)).saturating_sub(1);
                 let bytes = layer.strips * layer.tiles * layer.tile_bytes();
                 let weights = if bytes > CACHED_BYTES { bytes / BYTES_IN_A_HUNDREDTH } else { 0 };
-                tile::cost(variant, self, gpu) + again * weights
+                // The model is of 4 bits: 8 take 7 to 28 % longer.
+                let of_width = if layer.bits == Bits::EIGHT { 120 } else { 100 };
+                tile::cost(variant, self, gpu) * of_width / 100 + again * weights
             }
-            // Weights are read at 4.3 TB/s, and unpacked while they come, half as fast for 9 rows and more.
-            Kind::Few { rows, .. } => {
-                let read = layer.strips * layer.tiles * layer.tile_bytes() / BYTES_IN_A_HUNDREDTH;
-                200 + if rows > 8 { read * 3 / 2 } else { read }
-            }
+            Kind::Few { .. } => few::cost(layer, self, gpu),
             Kind::Some { .. } => self.cost(gpu),
         }
     }
@@ -63,14 +63,16 @@ const MEDIUM_WEIGHTS: usize = 128 << 20;
 ///
 /// H200, tiles with wgmma and the dense way by turns, in us: 448 rows of `[4096, 14336]` take 129 and 138, of `[8192, 8192]` 142 and 140,
 /// of `[11008, 4096]` 96 and 94; 512 rows of `[4096, 4096]` 37 and 38, of `[8192, 28672]` 545 and 510, of `[28672, 8192]` 534 and 472.
-/// With groups of 32 tiles are 10 % slower. With mma.sync 256 rows take 34, 108 and 402, the dense way 26, 102 and 341. Without tiles,
-/// on an H100: of `[4096, 4096]` 64 rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192, 28672]` 128 rows take 290, the
-/// dense way 443.
+/// With groups of 32 tiles are 10 % slower. With mma.sync 256 rows take 34, 108 and 402, the dense way 26, 102 and 341. Of 2 bits, which
+/// have no tiles, 64 rows of `[4096, 4096]` take 12, of `[4096, 11008]` 31, of `[8192, 8192]` 38, of `[8192, 28672]` 132, and 32 rows 7, 15,
+/// 20 and 68. Without either, on an H100: of `[4096, 4096]` 64 rows take 25 and 128 take 49, the dense way 24 and 28; of `[8192, 28672]`
+/// 128 rows take 290, the dense way 443.
 pub(crate) fn dense_from(layer: &Arrangement, variant: Variant, products: &[Product]) -> usize {
     let [small, medium, large] = match products.last().map(|product| product.kind) {
         Some(Kind::Tile { groups: true, .. }) if variant.tile_run_rows < TILE_ROWS => [385; 3],
         Some(Kind::Tile { groups: true, .. }) => [449; 3],
         Some(Kind::Tile { .. }) => [193, 193, 257],
+        Some(Kind::Few { .. }) => [97, 129, 161],
         _ => [65, 129, 193],
     };
     match layer.in_features * layer.out_features {

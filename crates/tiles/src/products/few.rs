@@ -2,14 +2,18 @@
 
 use gptq_core::format::Bits;
 
-use super::{GpuShape, Variant};
-use crate::layout::Arrangement;
+use super::calls::BYTES_IN_A_HUNDREDTH;
+use super::{GpuShape, Product, Variant, WARP};
+use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
 
 /// Tiles of K from which it is long for one row of x, and less so.
 const LONG_TILES: usize = 256;
 const MEDIUM_TILES: usize = 64;
 
-const OF_128: [[usize; 3]; 12] = [
+/// What multiprocessors read from the L2 cache in a hundredth of a microsecond, together: 10.2 TB/s.
+const CACHED_BYTES_IN_A_HUNDREDTH: usize = 102_000;
+
+const OF_128: [[usize; 3]; 20] = [
     [1, 1, 8],
     [1, 1, 16],
     [1, 2, 4],
@@ -22,21 +26,37 @@ const OF_128: [[usize; 3]; 12] = [
     [16, 2, 4],
     [16, 2, 8],
     [16, 2, 16],
+    [24, 2, 4],
+    [24, 2, 8],
+    [24, 2, 16],
+    [32, 2, 4],
+    [32, 2, 8],
+    [48, 2, 8],
+    [48, 2, 4],
+    [64, 2, 8],
 ];
 const OF_64: [[usize; 3]; 3] = [[1, 2, 16], [8, 2, 16], [16, 2, 8]];
 const OF_32: [[usize; 3]; 2] = [[1, 2, 16], [8, 2, 16]];
 const OF_16: [[usize; 3]; 1] = [[8, 2, 16]];
 const OF_8: [[usize; 3]; 1] = [[8, 2, 8]];
 
-/// Rows of x, strips and warps of the kernels for a run.
-pub(super) fn blocks(run_rows: usize) -> &'static [[usize; 3]] {
-    match run_rows {
+/// Rows of x, strips and warps of the kernels for a width and a run, in ascending order of rows.
+pub(super) fn blocks(bits: Bits, run_rows: usize) -> impl Iterator<Item = [usize; 3]> {
+    let blocks: &[_] = match run_rows {
         128 => &OF_128,
         64 => &OF_64,
         32 => &OF_32,
         16 => &OF_16,
         _ => &OF_8,
-    }
+    };
+    blocks.iter().copied().filter(move |block| match block {
+        // Others would spill registers.
+        [24, 2, 16] => [Bits::TWO, Bits::FOUR].contains(&bits),
+        // The other widths have tiles, which are faster.
+        [48, 2, 4] => [Bits::TWO, Bits::THREE].contains(&bits),
+        [64, ..] => bits != Bits::EIGHT,
+        _ => true,
+    })
 }
 
 /// Strips and warps of a block of the few, where there is a choice: what was fastest on an H200, by how many blocks run at
@@ -44,7 +64,7 @@ pub(super) fn blocks(run_rows: usize) -> &'static [[usize; 3]] {
 ///
 /// Small blocks come and go without a multiprocessor running dry. Where K is long, more warps share it, and more strips a row
 /// of x that takes much shared memory. With several rows of x more strips share each piece of it. Where columns are many, few
-/// warps have the more to do before they meet.
+/// warps have the more to do before they meet. From 17 rows on registers leave room for 16 warps on a multiprocessor, and less.
 pub(super) fn block_of(layer: &Arrangement, variant: Variant, gpu: GpuShape, rows: usize) -> [usize; 2] {
     let fits = |strips: usize, blocks: usize| layer.strips <= strips * blocks * gpu.multiprocessors;
     let (narrow, long) = (fits(1, 2), layer.tiles > LONG_TILES);
@@ -66,7 +86,51 @@ pub(super) fn block_of(layer: &Arrangement, variant: Variant, gpu: GpuShape, row
         (2..=8, Bits::FOUR) if fits(2, 2) => [2, 16],
         (2..=8, Bits::FOUR) if variant.fixed_zeros && !fits(2, 4) => [2, 4],
         (2..=8, _) => [2, 8],
-        _ if narrow => [2, 16],
-        _ => [2, if fits(2, 2) { 8 } else { 4 }],
+        (9..=16, _) if narrow => [2, 16],
+        (17..=24, Bits::TWO | Bits::FOUR) if narrow => [2, 16],
+        (9..=24, _) if fits(2, 2) => [2, 8],
+        (25.., _) if narrow || rows > 48 => [2, 8],
+        _ => [2, 4],
+    }
+}
+
+/// What a launch takes, in hundredths of a microsecond on an H200.
+pub(super) fn cost(layer: &Arrangement, product: &Product, gpu: GpuShape) -> usize {
+    let bytes = |bits: usize| layer.strips * layer.tiles * TILE_ROWS * STRIP_COLUMNS / 8 * bits;
+    let read = |bits: usize| bytes(bits) / BYTES_IN_A_HUNDREDTH;
+    if product.rows <= 16 {
+        // Weights are read at 4.3 TB/s, and unpacked while they come, which takes longer for 9 rows and more.
+        let of_reading = match (product.rows, layer.bits) {
+            (..=8, _) => 100,
+            (_, Bits::EIGHT) => 110,
+            _ => 150,
+        };
+        return 200 + read(layer.bits.get()) * of_reading / 100;
+    }
+    // Then products take longer than reading, as many for codes of any width, of which 8 bits take longer to unpack.
+    let of_products = match product.rows {
+        24 => 175,
+        32 => 220,
+        48 => 285,
+        _ => 390,
+    };
+    let of_width = if layer.bits == Bits::EIGHT { 130 } else { 100 };
+    // Where blocks are more than there is room for at once, half of what the last ones have for themselves is lost.
+    let at_once = gpu.multiprocessors * at_once(product.rows, product.threads / WARP);
+    let waves = product.column_blocks.div_ceil(at_once.max(1)).max(1);
+    let crowded = if waves > 1 { (100 + waves * at_once * 100 / product.column_blocks) / 2 } else { 100 };
+    let products = read(4) * of_products / 100 * of_width / 100 * crowded / 100;
+    // Each block reads all of x, out of the L2 cache.
+    let of_x = product.column_blocks * product.rows * layer.tiles * TILE_ROWS * 2;
+    let from_cache = (of_x + bytes(layer.bits.get())) / CACHED_BYTES_IN_A_HUNDREDTH;
+    275 + products.max(from_cache)
+}
+
+/// Blocks of a multiprocessor that registers leave room for, from 17 rows of x on.
+fn at_once(rows: usize, warps: usize) -> usize {
+    match rows {
+        24 => 16 / warps,
+        32 => 12 / warps,
+        _ => 8 / warps,
     }
 }
