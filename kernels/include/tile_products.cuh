@@ -91,9 +91,9 @@ using room_b8s = room_b8;
     FEW(1, w, bits, X, 48, 2, 8, 1, Refill::early, 128, asymmetric)
 // Where K is long. With 3 and 8 bits registers would spill.
 #define MORE_ROWS_OF_16_WARPS(w, bits, X, asymmetric, refill) FEW(1, w, bits, X, 24, 2, 16, 1, refill, 128, asymmetric)
-// With 8 bits tiles are faster.
+// Not tried with 8 bits.
 #define SIXTY_FOUR_ROWS(w, bits, X, asymmetric, refill) FEW(1, w, bits, X, 64, 2, 8, 1, refill, 128, asymmetric)
-// Where there are no tiles, which would take over where columns are many.
+// For layers of many columns, where there are no tiles.
 #define FORTY_EIGHT_ROWS(w, bits, X, asymmetric) FEW(2, w, bits, X, 48, 2, 4, 1, Refill::early, 128, asymmetric)
 
 // Groups in whole tiles. `tiles` is how many a warp has of a stage, and `stages` how many of those there are.

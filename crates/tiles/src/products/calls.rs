@@ -21,7 +21,7 @@ impl Product {
         match self.kind {
             Kind::Tile { rows, .. } => {
                 let again = self.rows.div_ceil(rows.max(1)).saturating_sub(1);
-                let bytes = layer.strips * layer.tiles * layer.tile_bytes();
+                let bytes = layer.weight_bytes();
                 let weights = if bytes > CACHED_BYTES { bytes / BYTES_IN_A_HUNDREDTH } else { 0 };
                 // The model is of 4 bits: 8 take 7 to 28 % longer.
                 let of_width = if layer.bits == Bits::EIGHT { 120 } else { 100 };
@@ -46,7 +46,7 @@ impl Product {
             return (0..=MOST_ROWS).map(|rows| enough(rows).unwrap_or(last)).collect();
         }
         let times: Vec<usize> = products.iter().map(|product| product.time(layer, variant, gpu)).collect();
-        let cached = layer.strips * layer.tiles * layer.tile_bytes() <= CACHED_BYTES;
+        let cached = layer.weight_bytes() <= CACHED_BYTES;
         let another = if cached { 0 } else { ANOTHER_LAUNCH };
         let mut best = vec![(0, 0)];
         for rows in 1..=MOST_ROWS {

@@ -4,7 +4,7 @@ use gptq_core::format::Bits;
 
 use super::calls::BYTES_IN_A_HUNDREDTH;
 use super::{GpuShape, Product, Variant, WARP};
-use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
+use crate::layout::{Arrangement, TILE_ROWS};
 
 /// Tiles of K from which it is long for one row of x, and less so.
 const LONG_TILES: usize = 256;
@@ -52,8 +52,9 @@ pub(super) fn blocks(bits: Bits, run_rows: usize) -> impl Iterator<Item = [usize
     blocks.iter().copied().filter(move |block| match block {
         // Others would spill registers.
         [24, 2, 16] => [Bits::TWO, Bits::FOUR].contains(&bits),
-        // The other widths have tiles, which are faster.
+        // For layers of many columns. With 4 bits tiles are faster there; with 8 it was not tried.
         [48, 2, 4] => [Bits::TWO, Bits::THREE].contains(&bits),
+        // Not tried with 8 bits.
         [64, ..] => bits != Bits::EIGHT,
         _ => true,
     })
@@ -96,8 +97,7 @@ pub(super) fn block_of(layer: &Arrangement, variant: Variant, gpu: GpuShape, row
 
 /// What a launch takes, in hundredths of a microsecond on an H200.
 pub(super) fn cost(layer: &Arrangement, product: &Product, gpu: GpuShape) -> usize {
-    let bytes = |bits: usize| layer.strips * layer.tiles * TILE_ROWS * STRIP_COLUMNS / 8 * bits;
-    let read = |bits: usize| bytes(bits) / BYTES_IN_A_HUNDREDTH;
+    let weights = layer.weight_bytes();
     if product.rows <= 16 {
         // Weights are read at 4.3 TB/s, and unpacked while they come, which takes longer for 9 rows and more.
         let of_reading = match (product.rows, layer.bits) {
@@ -105,7 +105,7 @@ pub(super) fn cost(layer: &Arrangement, product: &Product, gpu: GpuShape) -> usi
             (_, Bits::EIGHT) => 110,
             _ => 150,
         };
-        return 200 + read(layer.bits.get()) * of_reading / 100;
+        return 200 + weights / BYTES_IN_A_HUNDREDTH * of_reading / 100;
     }
     // Then products take longer than reading, as many for codes of any width, of which 8 bits take longer to unpack.
     let of_products = match product.rows {
@@ -119,10 +119,11 @@ pub(super) fn cost(layer: &Arrangement, product: &Product, gpu: GpuShape) -> usi
     let at_once = gpu.multiprocessors * at_once(product.rows, product.threads / WARP);
     let waves = product.column_blocks.div_ceil(at_once.max(1)).max(1);
     let crowded = if waves > 1 { (100 + waves * at_once * 100 / product.column_blocks) / 2 } else { 100 };
-    let products = read(4) * of_products / 100 * of_width / 100 * crowded / 100;
+    let read_of_4_bits = weights * 4 / layer.bits.get() / BYTES_IN_A_HUNDREDTH;
+    let products = read_of_4_bits * of_products / 100 * of_width / 100 * crowded / 100;
     // Each block reads all of x, out of the L2 cache.
     let of_x = product.column_blocks * product.rows * layer.tiles * TILE_ROWS * 2;
-    let from_cache = (of_x + bytes(layer.bits.get())) / CACHED_BYTES_IN_A_HUNDREDTH;
+    let from_cache = (of_x + weights) / CACHED_BYTES_IN_A_HUNDREDTH;
     275 + products.max(from_cache)
 }
 
