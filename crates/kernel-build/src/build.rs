@@ -182,11 +182,14 @@ fn compile(toolchain: &Toolchain, family: &Family, job: &Job) -> Result<Report> 
     Ok(Report::parse(&run(&mut command)?))
 }
 
+/// Of fatbinary. Machine code is a fifth of its size when it is compressed; the driver expands it when a module is loaded.
+const JOIN_OPTIONS: [&str; 2] = ["-64", "--compress-all"];
+
 /// Joins what was compiled of one source.
 fn fatbin_of(toolchain: &Toolchain, source: &Path, jobs: &[Job], work: &Path) -> Result<Vec<u8>> {
     let path = work.join(format!("{}.fatbin", name_of(source)));
     let mut command = Command::new(&toolchain.fatbinary);
-    command.arg("-64").arg(format!("--create={}", path.display()));
+    command.args(JOIN_OPTIONS).arg(format!("--create={}", path.display()));
     for job in jobs.iter().filter(|job| job.source == source) {
         let kind = if job.is_ptx { "ptx" } else { "elf" };
         let image = format!("kind={kind},sm={},file={}", job.architecture, job.output.display());
@@ -286,6 +289,7 @@ fn hash(
     }
     architectures.iter().for_each(|architecture| state.write(architecture.to_string().as_bytes()));
     state.write(ptx.map(|architecture| architecture.to_string()).unwrap_or_default().as_bytes());
+    JOIN_OPTIONS.iter().for_each(|option| state.write(option.as_bytes()));
     family.flags.iter().for_each(|flag| state.write(flag.as_bytes()));
     // A spill that is no longer allowed has to fail the build, although nothing else has changed.
     family.allowed_spills.iter().for_each(|spill| state.write(spill.kernel.as_bytes()));
