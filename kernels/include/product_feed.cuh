@@ -74,7 +74,7 @@ struct TileShape {
         return (i + 1) % kRunTiles == 0 && (step + 1) % kRunSteps == 0;
     }
     static_assert(kRunRows == 128 || kRunRows == 64 || kRunRows == 32, "runs that have whole steps");
-    static_assert(kThreads % 128 == 0, "rows of x are copied by eight at least");
+    static_assert(kThreads / (kUnitTiles * 8) % 8 == 0, "rows of x are copied by eights, which their places in a piece count on");
     static_assert(!kGroups || kAcross % 4 == 0, "four warps side by side are a group");
     static_assert(kGroups || kTokens % 16 == 0, "x is read for two tiles of tokens at a time");
     static_assert(!kGroups || kStrips == 1, "a group has the operands of one strip a warp");

@@ -40,45 +40,49 @@
 
 namespace gptq {
 
-/// What registers leave room for, by the width of codes: so many blocks to a multiprocessor without a spill.
-template <int kWide, Refill kOneRefill, int kNarrow, int kFar, int kEightOf4, int kEightOf8, Refill kEightRefill, int kMoreOf4,
-          int kMoreOf8, Refill kMoreRefill>
+/// What registers leave room for, by the width of codes: so many blocks to a multiprocessor without a spill. And what was faster on
+/// an H200 where there is room for either.
+template <int kWide, Refill kOneRefill, int kOneOf4, int kFarOf4, int kOneOf8, int kFarOf8, int kEightOf4, int kEightOf8,
+          Refill kEightRefill, int kSixteenAhead, int kMoreOf4, int kMoreOf8, Refill kMoreRefill>
 struct Room {
     /// Of 16 warps with two strips.
     static constexpr int wide = kWide;
-    /// With two strips of one row of x: when they ask for more, how many of 4 warps, and the units that each of those has on
-    /// the way.
-    static constexpr Refill one_refill = kOneRefill;
-    static constexpr int narrow = kNarrow, far = kFar;
+    /// With two strips of one row of x: of 4 warps and of 8, the units that each warp has on the way, and when it asks for more. With
+    /// 3 units on the way 4 warps ask late.
+    static constexpr int one_of_4 = kOneOf4, far_of_4 = kFarOf4, one_of_8 = kOneOf8, far_of_8 = kFarOf8;
+    static constexpr Refill one_refill = kOneRefill, refill_of_4 = kFarOf4 > 2 ? Refill::late : kOneRefill;
     /// With two strips of eight rows of x: of 4 warps and of 8, and when they ask for more.
     static constexpr int eight_of_4 = kEightOf4, eight_of_8 = kEightOf8;
     static constexpr Refill eight_refill = kEightRefill;
+    /// With 16 rows of x: the units that 4 and 8 warps have on the way. With one they ask for more early.
+    static constexpr int sixteen_ahead = kSixteenAhead;
+    static constexpr Refill sixteen_refill = kSixteenAhead > 1 ? Refill::late : Refill::early;
     /// With 24 rows of x: of 4 warps and of 8. With 32: when 4 warps ask for more.
     static constexpr int more_of_4 = kMoreOf4, more_of_8 = kMoreOf8;
     static constexpr Refill more_refill = kMoreRefill;
 };
-using room_b2 = Room<TWO_ON_HOPPER, Refill::late, 4, 3, 6, 3, Refill::early, 4, 2, Refill::late>;
-using room_b3 = Room<1, Refill::early, 4, 3, 5, 3, Refill::late, 4, 1, Refill::late>;
-using room_b4 = Room<2, Refill::late, 5, 2, 6, 4, Refill::late, 4, 2, Refill::early>;
-using room_b4s = Room<2, Refill::late, 6, 2, 7, 4, Refill::early, 4, 2, Refill::early>;
-using room_b8 = Room<1, Refill::late, 5, 1, 5, 2, Refill::early, 3, 1, Refill::late>;
+using room_b2 = Room<TWO_ON_HOPPER, Refill::late, 4, 3, 2, 3, 6, 3, Refill::early, 2, 4, 2, Refill::late>;
+using room_b3 = Room<1, Refill::early, 4, 3, 2, 2, 5, 3, Refill::late, 2, 4, 1, Refill::late>;
+using room_b4 = Room<2, Refill::early, 6, 2, 3, 2, 6, 4, Refill::late, 1, 4, 2, Refill::early>;
+using room_b4s = Room<2, Refill::early, 6, 2, 3, 2, 7, 4, Refill::early, 2, 4, 2, Refill::early>;
+using room_b8 = Room<1, Refill::late, 5, 1, 2, 1, 5, 2, Refill::early, 1, 3, 1, Refill::late>;
 using room_b8s = room_b8;
 
 }  // namespace gptq
 
-// Groups in whole pairs of tiles. `ahead` is for blocks that have registers for it.
-#define PAIRS_OF_TILES(w, bits, X, asymmetric, ahead)                                                 \
-    ONE(4, w, bits, X, 1, 8, ahead, Refill::early, 128, asymmetric)                                   \
-    ONE(2, w, bits, X, 1, 16, ahead, Refill::early, 128, asymmetric)                                  \
-    ONE(gptq::room_##w::narrow, w, bits, X, 2, 4, gptq::room_##w::far, Refill::late, 128, asymmetric) \
-    ONE(1 + gptq::room_##w::wide, w, bits, X, 2, 8, ahead, room_##w::one_refill, 128, asymmetric)     \
-    ONE(gptq::room_##w::wide, w, bits, X, 2, 16, 1, room_##w::one_refill, 128, asymmetric)            \
-    FEW(2, w, bits, X, 8, 1, 16, 1, Refill::late, 128, asymmetric)                                    \
-    FEW(gptq::room_##w::eight_of_4, w, bits, X, 8, 2, 4, 1, room_##w::eight_refill, 128, asymmetric)  \
-    FEW(gptq::room_##w::eight_of_8, w, bits, X, 8, 2, 8, 1, room_##w::eight_refill, 128, asymmetric)  \
-    FEW(gptq::room_##w::wide, w, bits, X, 8, 2, 16, 1, room_##w::eight_refill, 128, asymmetric)       \
-    FEW(4, w, bits, X, 16, 2, 4, ahead, Refill::late, 128, asymmetric)                                \
-    FEW(2, w, bits, X, 16, 2, 8, ahead, Refill::late, 128, asymmetric)                                \
+// Groups in whole pairs of tiles. `ahead` is for one row of x in blocks that have registers for it.
+#define PAIRS_OF_TILES(w, bits, X, asymmetric, ahead)                                                                 \
+    ONE(4, w, bits, X, 1, 8, ahead, Refill::early, 128, asymmetric)                                                   \
+    ONE(2, w, bits, X, 1, 16, ahead, Refill::early, 128, asymmetric)                                                  \
+    ONE(gptq::room_##w::one_of_4, w, bits, X, 2, 4, gptq::room_##w::far_of_4, room_##w::refill_of_4, 128, asymmetric) \
+    ONE(gptq::room_##w::one_of_8, w, bits, X, 2, 8, gptq::room_##w::far_of_8, room_##w::one_refill, 128, asymmetric)  \
+    ONE(gptq::room_##w::wide, w, bits, X, 2, 16, 1, room_##w::one_refill, 128, asymmetric)                            \
+    FEW(2, w, bits, X, 8, 1, 16, 1, Refill::late, 128, asymmetric)                                                    \
+    FEW(gptq::room_##w::eight_of_4, w, bits, X, 8, 2, 4, 1, room_##w::eight_refill, 128, asymmetric)                  \
+    FEW(gptq::room_##w::eight_of_8, w, bits, X, 8, 2, 8, 1, room_##w::eight_refill, 128, asymmetric)                  \
+    FEW(gptq::room_##w::wide, w, bits, X, 8, 2, 16, 1, room_##w::eight_refill, 128, asymmetric)                       \
+    FEW(4, w, bits, X, 16, 2, 4, gptq::room_##w::sixteen_ahead, room_##w::sixteen_refill, 128, asymmetric)            \
+    FEW(2, w, bits, X, 16, 2, 8, gptq::room_##w::sixteen_ahead, room_##w::sixteen_refill, 128, asymmetric)            \
     FEW(1, w, bits, X, 16, 2, 16, 1, Refill::early, 128, asymmetric)
 
 // The same for 17 rows of x and more. Sums take most of the registers, and few blocks have room. `refill` is for blocks that
@@ -88,11 +92,16 @@ using room_b8s = room_b8;
     FEW(gptq::room_##w::more_of_8, w, bits, X, 24, 2, 8, 1, refill, 128, asymmetric)       \
     FEW(3, w, bits, X, 32, 2, 4, 1, room_##w::more_refill, 128, asymmetric)                \
     FEW(1, w, bits, X, 32, 2, 8, 1, Refill::early, 128, asymmetric)                        \
+    FEW(1, w, bits, X, 40, 2, 8, 1, Refill::early, 128, asymmetric)                        \
     FEW(1, w, bits, X, 48, 2, 8, 1, Refill::early, 128, asymmetric)
-// Where K is long. With 3 and 8 bits registers would spill.
-#define MORE_ROWS_OF_16_WARPS(w, bits, X, asymmetric, refill) FEW(1, w, bits, X, 24, 2, 16, 1, refill, 128, asymmetric)
+// Where K is long, and where columns are many. With 3 and 8 bits registers would spill.
+#define MORE_ROWS_OF_2_AND_4_BITS(w, bits, X, asymmetric, refill) \
+    FEW(1, w, bits, X, 24, 2, 16, 1, refill, 128, asymmetric)     \
+    FEW(1 + TWO_ON_HOPPER, w, bits, X, 40, 2, 4, 1, Refill::late, 128, asymmetric)
 // Not tried with 8 bits.
-#define SIXTY_FOUR_ROWS(w, bits, X, asymmetric, refill) FEW(1, w, bits, X, 64, 2, 8, 1, refill, 128, asymmetric)
+#define SIXTY_FOUR_ROWS(w, bits, X, asymmetric, refill)             \
+    FEW(1, w, bits, X, 56, 2, 8, 1, Refill::early, 128, asymmetric) \
+    FEW(1, w, bits, X, 64, 2, 8, 1, refill, 128, asymmetric)
 // For layers of many columns, where there are no tiles.
 #define FORTY_EIGHT_ROWS(w, bits, X, asymmetric) FEW(2, w, bits, X, 48, 2, 4, 1, Refill::early, 128, asymmetric)
 
@@ -146,20 +155,23 @@ using room_b8s = room_b8;
 
 // For 4 bits in runs of 128 rows with zero points built in, instead of those: units of 256 rows, fewer columns, and numbers of
 // rows in between. Ways are those that were fastest on an H200.
-#define LONG_TILES(w, X)                                                      \
-    TILE(m32_c256_##w##_r128, 4, X, 32, 2, 8, 2, 3, 128, false, warps)        \
-    TILE(m64_c256_##w##_r128, 4, X, 64, 2, 8, 2, 3, 128, false, warps)        \
-    GROUP_TILE(g24_c128_##w##_r128, 4, X, 24, 1, 8, 4, 6, 128, false, both)   \
-    GROUP_TILE(g24_c256_##w##_r128, 4, X, 24, 1, 16, 4, 4, 128, false, both)  \
-    GROUP_TILE(g32_c128_##w##_r128, 4, X, 32, 1, 8, 4, 6, 128, false, both)   \
-    GROUP_TILE(g32_c256_##w##_r128, 4, X, 32, 1, 16, 4, 4, 128, false, both)  \
-    GROUP_TILE(g40_c256_##w##_r128, 4, X, 40, 1, 16, 4, 3, 128, false, both)  \
-    GROUP_TILE(g48_c128_##w##_r128, 4, X, 48, 1, 8, 4, 5, 128, false, both)   \
-    GROUP_TILE(g48_c256_##w##_r128, 4, X, 48, 1, 16, 4, 3, 128, false, ahead) \
-    GROUP_TILE(g56_c256_##w##_r128, 4, X, 56, 1, 16, 4, 3, 128, false, ahead) \
-    GROUP_TILE(g64_c128_##w##_r128, 4, X, 64, 1, 8, 4, 4, 128, false, both)   \
-    GROUP_TILE(g64_c256_##w##_r128, 4, X, 64, 1, 16, 4, 3, 128, false, ahead) \
-    GROUP_TILE(g80_c128_##w##_r128, 4, X, 80, 1, 8, 2, 6, 128, false, ahead)  \
-    GROUP_TILE(g96_c128_##w##_r128, 4, X, 96, 1, 8, 2, 5, 128, false, both)   \
-    GROUP_TILE(g112_c128_##w##_r128, 4, X, 112, 1, 8, 2, 5, 128, false, both) \
-    GROUP_TILE(g128_c128_##w##_r128, 4, X, 128, 1, 8, 2, 4, 128, false, ahead)
+#define LONG_TILES(w, X)                                                       \
+    TILE(m32_c256_##w##_r128, 4, X, 32, 2, 8, 2, 3, 128, false, warps)         \
+    TILE(m64_c256_##w##_r128, 4, X, 64, 2, 8, 2, 3, 128, false, warps)         \
+    GROUP_TILE(g32_c128_##w##_r128, 4, X, 32, 1, 8, 4, 6, 128, false, both)    \
+    GROUP_TILE(g32_c256_##w##_r128, 4, X, 32, 1, 16, 4, 4, 128, false, both)   \
+    GROUP_TILE(g40_c256_##w##_r128, 4, X, 40, 1, 16, 4, 3, 128, false, both)   \
+    GROUP_TILE(g48_c128_##w##_r128, 4, X, 48, 1, 8, 4, 5, 128, false, both)    \
+    GROUP_TILE(g48_c256_##w##_r128, 4, X, 48, 1, 16, 4, 3, 128, false, ahead)  \
+    GROUP_TILE(g56_c256_##w##_r128, 4, X, 56, 1, 16, 4, 3, 128, false, ahead)  \
+    GROUP_TILE(g64_c128_##w##_r128, 4, X, 64, 1, 8, 4, 4, 128, false, both)    \
+    GROUP_TILE(g64_c256_##w##_r128, 4, X, 64, 1, 16, 4, 3, 128, false, ahead)  \
+    GROUP_TILE(g72_c128_##w##_r128, 4, X, 72, 1, 8, 4, 4, 128, false, ahead)   \
+    GROUP_TILE(g72_c192_##w##_r128, 4, X, 72, 1, 12, 2, 5, 128, false, ahead)  \
+    GROUP_TILE(g80_c128_##w##_r128, 4, X, 80, 1, 8, 2, 6, 128, false, ahead)   \
+    GROUP_TILE(g88_c192_##w##_r128, 4, X, 88, 1, 12, 2, 4, 128, false, ahead)  \
+    GROUP_TILE(g96_c128_##w##_r128, 4, X, 96, 1, 8, 2, 5, 128, false, both)    \
+    GROUP_TILE(g112_c128_##w##_r128, 4, X, 112, 1, 8, 2, 5, 128, false, both)  \
+    GROUP_TILE(g128_c128_##w##_r128, 4, X, 128, 1, 8, 2, 4, 128, false, ahead) \
+    GROUP_TILE(g144_c128_##w##_r128, 4, X, 144, 1, 8, 2, 4, 128, false, ahead) \
+    GROUP_TILE(g152_c128_##w##_r128, 4, X, 152, 1, 8, 2, 4, 128, false, ahead)

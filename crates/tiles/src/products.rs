@@ -55,7 +55,7 @@ pub struct GpuShape {
 pub enum Kind {
     /// `m{rows}_t{strips}_w{warps}`: up to so many rows of x, so many strips to a block, and so many warps.
     Few {
-        /// 1, 8, 16, 24, 32, 48 or 64.
+        /// 1, 8, 16, 24, 32, 40, 48, 56 or 64.
         rows: usize,
         /// 1 or 2.
         strips: usize,
@@ -70,7 +70,7 @@ pub enum Kind {
     /// `m{rows}_c{columns}`, or `g{rows}_c{columns}` with wgmma: tiles of so many rows of x and so many columns. A launch may
     /// have more rows than one tile.
     Tile {
-        /// From 24 to 128.
+        /// From 32 to 152.
         rows: usize,
         /// 128 or 256.
         columns: usize,
@@ -117,13 +117,11 @@ pub struct Variant {
     pub few_run_rows: usize,
 }
 
-const EVERY_OTHER_KIND: [Kind; 18] = [
+const EVERY_OTHER_KIND: [Kind; 21] = [
     Kind::Some { rows: 32 },
     Kind::Some { rows: 64 },
     Kind::Tile { rows: 32, columns: 256, groups: false },
     Kind::Tile { rows: 64, columns: 256, groups: false },
-    Kind::Tile { rows: 24, columns: 128, groups: true },
-    Kind::Tile { rows: 24, columns: 256, groups: true },
     Kind::Tile { rows: 32, columns: 128, groups: true },
     Kind::Tile { rows: 32, columns: 256, groups: true },
     Kind::Tile { rows: 40, columns: 256, groups: true },
@@ -132,10 +130,15 @@ const EVERY_OTHER_KIND: [Kind; 18] = [
     Kind::Tile { rows: 56, columns: 256, groups: true },
     Kind::Tile { rows: 64, columns: 128, groups: true },
     Kind::Tile { rows: 64, columns: 256, groups: true },
+    Kind::Tile { rows: 72, columns: 128, groups: true },
+    Kind::Tile { rows: 72, columns: 192, groups: true },
     Kind::Tile { rows: 80, columns: 128, groups: true },
+    Kind::Tile { rows: 88, columns: 192, groups: true },
     Kind::Tile { rows: 96, columns: 128, groups: true },
     Kind::Tile { rows: 112, columns: 128, groups: true },
     Kind::Tile { rows: 128, columns: 128, groups: true },
+    Kind::Tile { rows: 144, columns: 128, groups: true },
+    Kind::Tile { rows: 152, columns: 128, groups: true },
 ];
 
 impl Variant {
@@ -204,9 +207,17 @@ impl Variant {
     /// Tiles of each strip that a warp of the few has on the way, where x comes in pieces.
     fn few_tiles(self, rows: usize, warps: usize) -> usize {
         match (self.few_run_rows, rows, warps) {
-            (128, 16, 4 | 8) if self.bits != Bits::EIGHT => 4,
+            (128, 16, 4 | 8) if self.has_room_for_two_units() => 4,
             (128, ..) | (64, 16, _) => 2,
             _ => 1,
+        }
+    }
+
+    /// Whether registers leave room for two units on the way with 16 rows of x.
+    fn has_room_for_two_units(self) -> bool {
+        match self.bits {
+            Bits::FOUR => self.fixed_zeros,
+            bits => bits != Bits::EIGHT,
         }
     }
 

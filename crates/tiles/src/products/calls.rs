@@ -14,6 +14,8 @@ const CACHED_BYTES: usize = 48 << 20;
 /// What a launch more of such weights takes beside its own time: 33 rows of `[8192, 28672]` with zero points took 110 us in a launch of one
 /// row and one of 32, which take 33 and 59.
 const ANOTHER_LAUNCH: usize = 400;
+/// The same of weights that the L2 cache holds.
+const ANOTHER_CACHED_LAUNCH: usize = 100;
 
 impl Product {
     /// What it takes, in hundredths of a microsecond on an H200: so much that launches can be compared.
@@ -47,7 +49,7 @@ impl Product {
         }
         let times: Vec<usize> = products.iter().map(|product| product.time(layer, variant, gpu)).collect();
         let cached = layer.weight_bytes() <= CACHED_BYTES;
-        let another = if cached { 0 } else { ANOTHER_LAUNCH };
+        let another = if cached { ANOTHER_CACHED_LAUNCH } else { ANOTHER_LAUNCH };
         let mut best = vec![(0, 0)];
         for rows in 1..=MOST_ROWS {
             let with = |(index, (product, time)): (usize, (&Self, &usize))| {

@@ -13,7 +13,7 @@ const MEDIUM_TILES: usize = 64;
 /// What multiprocessors read from the L2 cache in a hundredth of a microsecond, together: 10.1 TB/s.
 const CACHED_BYTES_IN_A_HUNDREDTH: usize = 101_000;
 
-const OF_128: [[usize; 3]; 20] = [
+const OF_128: [[usize; 3]; 23] = [
     [1, 1, 8],
     [1, 1, 16],
     [1, 2, 4],
@@ -31,8 +31,11 @@ const OF_128: [[usize; 3]; 20] = [
     [24, 2, 16],
     [32, 2, 4],
     [32, 2, 8],
+    [40, 2, 4],
+    [40, 2, 8],
     [48, 2, 8],
     [48, 2, 4],
+    [56, 2, 8],
     [64, 2, 8],
 ];
 const OF_64: [[usize; 3]; 3] = [[1, 2, 16], [8, 2, 16], [16, 2, 8]];
@@ -51,11 +54,11 @@ pub(super) fn blocks(bits: Bits, run_rows: usize) -> impl Iterator<Item = [usize
     };
     blocks.iter().copied().filter(move |block| match block {
         // Others would spill registers.
-        [24, 2, 16] => [Bits::TWO, Bits::FOUR].contains(&bits),
+        [24, 2, 16] | [40, 2, 4] => [Bits::TWO, Bits::FOUR].contains(&bits),
         // For layers of many columns. With 4 bits tiles are faster there; with 8 it was not tried.
         [48, 2, 4] => [Bits::TWO, Bits::THREE].contains(&bits),
         // Not tried with 8 bits.
-        [64, ..] => bits != Bits::EIGHT,
+        [56 | 64, ..] => bits != Bits::EIGHT,
         _ => true,
     })
 }
@@ -75,11 +78,13 @@ pub(super) fn block_of(layer: &Arrangement, variant: Variant, gpu: GpuShape, row
         (1..=8, Bits::EIGHT) if three_each => [2, 4],
         (2..=8, Bits::EIGHT) if fits(2, 2) && !narrow => [2, 8],
         (1..=8, Bits::EIGHT) => [1, 16],
-        (1, _) if narrow => [1, if layer.tiles > MEDIUM_TILES { 16 } else { 8 }],
-        (1, Bits::TWO) => [2, if fits(2, 2) { 16 } else { 4 }],
+        (1, _) if narrow && layer.tiles > MEDIUM_TILES => [1, 16],
+        (1, Bits::TWO) => [2, if fits(2, 2) { 8 } else { 4 }],
+        (1, _) if narrow => [1, 8],
         (1, Bits::THREE) => [2, if fits(2, 2) { 8 } else { 4 }],
         (1, _) if long => [2, 16],
         (1, _) if three_each => [2, 8],
+        (1, _) if fits(2, 2) && !variant.fixed_zeros => [2, 16],
         (1, _) if fits(2, 6) && !fits(2, 2) => [2, 4],
         (1, _) => [1, 8],
         (2..=8, Bits::TWO) => [2, if fits(2, 2) { 16 } else { 8 }],
@@ -91,6 +96,7 @@ pub(super) fn block_of(layer: &Arrangement, variant: Variant, gpu: GpuShape, row
         (17..=24, Bits::TWO | Bits::FOUR) if narrow => [2, 16],
         (9..=24, _) if fits(2, 2) => [2, 8],
         (25.., _) if narrow || rows > 48 => [2, 8],
+        (40, Bits::THREE | Bits::EIGHT) => [2, 8],
         _ => [2, 4],
     }
 }
@@ -111,12 +117,15 @@ pub(super) fn cost(layer: &Arrangement, product: &Product, gpu: GpuShape) -> usi
     let of_products = match product.rows {
         24 => 175,
         32 => 222,
+        40 => 262,
         48 => 285,
+        56 => 330,
         _ => 390,
     };
     let of_width = if layer.bits == Bits::EIGHT { 130 } else { 100 };
     // Where blocks are more than there is room for at once, half of what the last ones have for themselves is lost.
-    let at_once = gpu.multiprocessors * at_once(product.rows, product.threads / WARP);
+    let each = at_once(product.rows, product.threads / WARP);
+    let at_once = gpu.multiprocessors * each;
     let waves = product.column_blocks.div_ceil(at_once.max(1)).max(1);
     let crowded = if waves > 1 { (100 + waves * at_once * 100 / product.column_blocks) / 2 } else { 100 };
     let read_of_4_bits = weights * 4 / layer.bits.get() / BYTES_IN_A_HUNDREDTH;
@@ -124,7 +133,9 @@ pub(super) fn cost(layer: &Arrangement, product: &Product, gpu: GpuShape) -> usi
     // Each block reads all of x, out of the L2 cache.
     let of_x = product.column_blocks * product.rows * layer.tiles * TILE_ROWS * 2;
     let from_cache = (of_x + weights) / CACHED_BYTES_IN_A_HUNDREDTH;
-    275 + products.max(from_cache)
+    // Where a multiprocessor has one block at a time, nothing hides how the next one begins.
+    let begins = if each > 1 { 275 } else { 275 + (waves - 1) * 180 };
+    begins + products.max(from_cache)
 }
 
 /// Blocks of a multiprocessor that registers leave room for, from 17 rows of x on.
@@ -132,6 +143,7 @@ fn at_once(rows: usize, warps: usize) -> usize {
     match rows {
         24 => 16 / warps,
         32 => 12 / warps,
+        40 if warps == 4 => 3,
         _ => 8 / warps,
     }
 }

@@ -12,9 +12,9 @@ use crate::layout::{Arrangement, STRIP_COLUMNS, TILE_ROWS};
 /// Scales and zero points of a run of rows in shared memory.
 const RUN_BYTES: usize = 48;
 /// Numbers of rows of x for which a launch is planned: tiles have so many, or several together.
-const PLANNED_ROWS: [usize; 22] = [
-    24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 192, 224, 240, 256, 288, 320, 336, 384, 448,
-    MOST_ROWS,
+const PLANNED_ROWS: [usize; 27] = [
+    32, 40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 144, 152, 160, 176, 192, 224, 240, 256, 288, 304, 320, 336,
+    384, 432, 448, MOST_ROWS,
 ];
 
 /// How a block of a kind is made: the numbers of tile_products.cuh.
@@ -32,15 +32,15 @@ struct Shape {
 impl Shape {
     fn of(variant: Variant, rows: usize, columns: usize, groups: bool) -> Self {
         let wide = variant.bits == Bits::EIGHT;
-        let long = variant.has_long_tiles() && groups && rows <= 64;
+        let long = variant.has_long_tiles() && groups && (rows <= 64 || (rows, columns) == (72, 128));
         let of_pairs = groups && !wide && variant.tile_run_rows == 2 * TILE_ROWS;
         let stages = match (groups, rows, columns) {
             (false, 64, _) if wide => 2,
             (false, ..) => 3,
-            (true, 24 | 32, 256) if !wide => 4,
+            (true, 32, 256) if !wide => 4,
             (true, _, 256) if wide || long => 3,
-            (true, 24 | 32, 128) | (true, 80, _) => 6,
-            (true, 48 | 96 | 112, 128) => 5,
+            (true, 32, 128) | (true, 80, _) => 6,
+            (true, 48 | 96 | 112, 128) | (true, 72, 192) => 5,
             (true, ..) => 4,
         };
         let unit_tiles = if long || (of_pairs && rows == 32) { 4 } else { 2 };
@@ -116,11 +116,9 @@ pub(super) fn cost(variant: Variant, product: &Product, gpu: GpuShape) -> usize 
     let Kind::Tile { rows, columns, groups } = product.kind else { return usize::MAX };
     let (units, share) = (product.units, product.split_tiles);
     let unit = match (groups, rows, columns) {
-        (true, 24, 128) => 92,
         (true, 32, 128) => 98,
         (true, 48, 128) => 118,
         (true, 64, 128) => 137,
-        (true, 24, _) => 156,
         (true, 32, _) if Shape::of(variant, rows, columns, groups).unit_tiles > 2 => 160,
         (true, 32, _) => 106,
         (true, 40, _) => 172,
@@ -128,10 +126,15 @@ pub(super) fn cost(variant: Variant, product: &Product, gpu: GpuShape) -> usize 
         (true, 56, _) => 203,
         (true, 64, _) if variant.has_long_tiles() => 226,
         (true, 64, _) => 135,
+        (true, 72, 128) => 146,
+        (true, 72, _) => 101,
         (true, 80, _) => 78,
+        (true, 88, _) => 120,
         (true, 96, _) => 92,
         (true, 112, _) => 101,
-        (true, ..) => 108,
+        (true, 144, _) => 112,
+        (true, 152, _) => 130,
+        (true, ..) => 107,
         (false, 32, _) => 108,
         (false, ..) => 180,
     };
@@ -142,7 +145,7 @@ pub(super) fn cost(variant: Variant, product: &Product, gpu: GpuShape) -> usize 
         () => units.div_ceil(share) + 3,
     };
     let waves = product.splits.div_ceil(gpu.multiprocessors);
-    let ends = if columns > 128 { 500 } else { 375 };
+    let ends = if columns > 192 { 500 } else { 375 };
     ends + waves * share * unit + parts * rows * columns / 256
 }
 
@@ -174,11 +177,13 @@ mod tests {
             products.iter().find(|product| product.rows == rows).unwrap().kind.to_string()
         };
         for (rows, small, large) in [
-            (24, "g24_c128", "g24_c256"),
+            (32, "g32_c128", "g32_c256"),
             (48, "g48_c128", "g48_c256"),
             (64, "g64_c128", "g64_c256"),
+            (72, "g72_c128", "g72_c192"),
             (80, "g80_c128", "g80_c128"),
             (128, "g128_c128", "g128_c128"),
+            (144, "g144_c128", "g144_c128"),
             (256, "g128_c128", "g128_c128"),
         ] {
             assert_eq!(
@@ -209,7 +214,7 @@ mod tests {
             };
             for rows in 17..MOST_ROWS {
                 let (now, next) = (time(rows), time(rows + 1));
-                assert!(next * 100 <= now * 128, "{k} x {n}: {rows} rows take {now}, one more {next}");
+                assert!(next * 100 <= now * 122, "{k} x {n}: {rows} rows take {now}, one more {next}");
             }
         }
     }
