@@ -76,6 +76,11 @@ impl Timing {
         let at = |index: usize| seconds.get(index).copied().unwrap_or(f64::NAN);
         Self { rows, dtype, calls, median_seconds: at(seconds.len() / 2), best_seconds: at(0) }
     }
+
+    /// Whether the other is of as many rows, of the same type.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (self.rows, self.dtype) == (other.rows, other.dtype)
+    }
 }
 
 /// `None` where there is nothing.

@@ -86,7 +86,7 @@ enum What {
     Dense(DType),
 }
 
-/// Times every case of the job. Everything that has the same M takes turns in every round.
+/// Times every case of the job. Everything that has the same M takes turns in every round, or all that has the same layer.
 pub(super) fn measure(job: &Job<'_>, device: &Device, ordinal: usize) -> Result<Outcome> {
     let bench = Bench::open(job, device, ordinal)?;
     let mut measured = Vec::new();
@@ -182,8 +182,9 @@ impl<'a> Bench<'a> {
         let layer = spec.build()?;
         let mut rivals = self.rivals(spec, &layer)?;
         let mut measured = Vec::new();
-        for rows in &self.job.rows {
-            measured.extend(self.rows(&mut rivals, rows.get())?);
+        let at_once = if self.job.rows_by_turns { self.job.rows.len() } else { 1 };
+        for rows in self.job.rows.chunks(at_once.max(1)) {
+            measured.extend(self.rows(&mut rivals, rows)?);
         }
         // The pass is the same for every M: all its times count for all of them.
         let read = Timing::new(1, DType::F16, 1, rivals.read_seconds).median_seconds;
@@ -236,26 +237,33 @@ impl<'a> Bench<'a> {
         Ok(self.clock.reads(&parts, self.copies(bytes))?)
     }
 
-    /// Every case of one M: all of them in turn, round after round.
-    fn rows(&self, rivals: &mut Rivals<'_>, rows: usize) -> Result<Vec<Measured>> {
-        let mut runners = self.runners(rivals, rows)?;
+    /// Every case of these M: all of them in turn, round after round.
+    fn rows(&self, rivals: &mut Rivals<'_>, all_rows: &[NonZeroUsize]) -> Result<Vec<Measured>> {
+        let (mut rows_of, mut runners) = (Vec::new(), Vec::new());
+        for rows in all_rows {
+            let of_rows = self.runners(rivals, rows.get())?;
+            rows_of.extend(of_rows.iter().map(|_| rows.get()));
+            runners.extend(of_rows);
+        }
+        let reads = all_rows.iter().any(|rows| rows.get() <= READ_ROWS);
         self.rounds_of(&mut runners, || {
-            if rows <= READ_ROWS {
+            if reads {
                 rivals.read_seconds.push(rivals.read.seconds()?);
             }
             Ok(())
         })?;
-        let times: Vec<(What, Timing)> =
-            runners.into_iter().map(|runner| runner.finish(self, rows)).collect();
-        let dense = |dtype: DType| {
-            times.iter().find(|(what, _)| matches!(what, What::Dense(of) if *of == dtype)).map(|(_, of)| of)
+        let finished = runners.into_iter().zip(rows_of).map(|(runner, rows)| runner.finish(self, rows));
+        let times: Vec<(What, Timing)> = finished.collect();
+        let dense = |timing: &Timing| {
+            let is_its = |(what, of): &&(What, Timing)| matches!(what, What::Dense(_)) && of.is_like(timing);
+            times.iter().find(is_its).map(|(_, of)| of.median_seconds)
         };
         let of_layers = |(what, timing): &(What, Timing)| {
             let What::Layers(number, launches) = *what else { return None };
             let backend = rivals.models.get(number).and_then(|model| call::backend(model));
             let mut measured = Measured::new(*timing, rivals.layer.info(), backend);
             measured.launches = Some(launches);
-            measured.dense_seconds = dense(timing.dtype).map(|dense| dense.median_seconds);
+            measured.dense_seconds = dense(timing);
             Some(measured)
         };
         Ok(times.iter().filter_map(of_layers).collect())

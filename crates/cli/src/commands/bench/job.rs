@@ -18,6 +18,8 @@ pub(super) struct Job<'a> {
     pub(super) contestants: Vec<Contestant>,
     pub(super) options: Options,
     pub(super) rows: Vec<NonZeroUsize>,
+    /// Whether all numbers of rows of a layer take turns, on a GPU: on a CPU they always do.
+    pub(super) rows_by_turns: bool,
     /// Whether one copy is called again and again.
     pub(super) warm: bool,
     pub(super) rounds: Option<NonZeroUsize>,

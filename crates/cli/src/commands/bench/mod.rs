@@ -47,7 +47,8 @@ disturbs all of them alike. Times are medians over all calls. Other work on the 
 printed, and in the distance of best and median.
 
 On a GPU (--device cuda:0) calls are recorded in a graph, which is replayed once a round; times are medians over \
-rounds, by the GPU's clock. Backends take turns where several are named. R is the time of a pass that only reads the \
+rounds, by the GPU's clock. Backends take turns where several are named, and with --rows-by-turns all M: a GPU at its power \
+limit lowers its clock within a tenth of a second, so that what is called later takes longer. R is the time of a pass that only reads the \
 codes and scales (and zero points that differ), divided by the time taken. From 64 rows on cuBLASLt multiplies the \
 dense matrix beside. Where a backend lets its kernels begin before the ones in front of them have ended (programmatic \
 dependent launch), both figures are given: `overlapping`, as the backend runs, and `plain`.
@@ -127,6 +128,9 @@ pub(crate) struct BenchCommand {
     /// a chain 1,16].
     #[arg(long, value_name = "M", value_delimiter = ',', help_heading = "Calls")]
     rows: Vec<NonZeroUsize>,
+    /// Let all M of a layer take turns on a GPU too, at whatever clock all of them together leave it: to compare one M with another.
+    #[arg(long, conflicts_with = "chain", help_heading = "Calls")]
+    rows_by_turns: bool,
     /// The type of x and y: f32, f16 or bf16 [default: all three; on a GPU f16].
     #[arg(long = "dtype", value_name = "DTYPE", value_delimiter = ',', help_heading = "Calls")]
     dtypes: Vec<DType>,
@@ -252,6 +256,7 @@ impl BenchCommand {
                 .collect(),
             options: self.options.options()?,
             rows,
+            rows_by_turns: self.rows_by_turns,
             warm: self.warm,
             rounds: self.rounds,
             turn_seconds: self.turn.map(|milliseconds| f64::from(milliseconds) * 1e-3),

@@ -115,6 +115,7 @@ impl TuneCommand {
             contestants: self.backends.iter().map(contestant).collect(),
             options: Options::default(),
             rows: tune::ROWS.into_iter().filter_map(NonZeroUsize::new).collect(),
+            rows_by_turns: false,
             warm: false,
             rounds: Some(self.rounds),
             turn_seconds: None,
