@@ -5,7 +5,7 @@
 PAIRS_OF_TILES(b2, 2, f16, true, 2)
 MORE_ROWS(b2, 2, f16, true, Refill::early)
 MORE_ROWS_OF_2_AND_4_BITS(b2, 2, f16, true, Refill::early)
-SIXTY_FOUR_ROWS(b2, 2, f16, true, EARLY_ON_HOPPER)
+FROM_FIFTY_SIX_ROWS(b2, 2, f16, true, EARLY_ON_HOPPER)
 FORTY_EIGHT_ROWS(b2, 2, f16, true)
 WHOLE_TILES(b2, 2, f16, true, 2, 2, 384, 2)
 PARTS_OF_TILES(b2, 2, f16, true, TWO_ON_HOPPER)

@@ -5,7 +5,7 @@
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 PAIRS_OF_TILES(b3, 3, bf16, true, 2)
 MORE_ROWS(b3, 3, bf16, true, Refill::early)
-SIXTY_FOUR_ROWS(b3, 3, bf16, true, Refill::late)
+FROM_FIFTY_SIX_ROWS(b3, 3, bf16, true, Refill::late)
 FORTY_EIGHT_ROWS(b3, 3, bf16, true)
 WHOLE_TILES(b3, 3, bf16, true, 2, 1, 512, 2)
 PARTS_OF_TILES(b3, 3, bf16, true, TWO_ON_HOPPER)

@@ -4,7 +4,7 @@
 
 PAIRS_OF_TILES(b3, 3, f16, true, 2)
 MORE_ROWS(b3, 3, f16, true, Refill::early)
-SIXTY_FOUR_ROWS(b3, 3, f16, true, Refill::late)
+FROM_FIFTY_SIX_ROWS(b3, 3, f16, true, Refill::late)
 FORTY_EIGHT_ROWS(b3, 3, f16, true)
 WHOLE_TILES(b3, 3, f16, true, 2, 1, 512, 2)
 PARTS_OF_TILES(b3, 3, f16, true, TWO_ON_HOPPER)

@@ -99,7 +99,7 @@ using room_b8s = room_b8;
     FEW(1, w, bits, X, 24, 2, 16, 1, refill, 128, asymmetric)     \
     FEW(1 + TWO_ON_HOPPER, w, bits, X, 40, 2, 4, 1, Refill::late, 128, asymmetric)
 // Not tried with 8 bits.
-#define SIXTY_FOUR_ROWS(w, bits, X, asymmetric, refill)             \
+#define FROM_FIFTY_SIX_ROWS(w, bits, X, asymmetric, refill)         \
     FEW(1, w, bits, X, 56, 2, 8, 1, Refill::early, 128, asymmetric) \
     FEW(1, w, bits, X, 64, 2, 8, 1, refill, 128, asymmetric)
 // For layers of many columns, where there are no tiles.

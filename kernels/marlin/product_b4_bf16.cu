@@ -6,7 +6,7 @@
 PAIRS_OF_TILES(b4s, 4, bf16, false, 2)
 MORE_ROWS(b4s, 4, bf16, false, Refill::early)
 MORE_ROWS_OF_2_AND_4_BITS(b4s, 4, bf16, false, Refill::early)
-SIXTY_FOUR_ROWS(b4s, 4, bf16, false, EARLY_ON_HOPPER)
+FROM_FIFTY_SIX_ROWS(b4s, 4, bf16, false, EARLY_ON_HOPPER)
 WHOLE_TILES(b4s, 4, bf16, false, 2, 2, 512, 2)
 PARTS_OF_TILES(b4s, 4, bf16, false, TWO_ON_HOPPER)
 #endif

@@ -148,7 +148,7 @@ fn products_are_as_near_as_rounding_allows(family: &Family) {
             divided += usize::from(product.divides());
         }
     }
-    assert!(known.len() >= 37, "{}: a kind is missing of {known:?}", family.name);
+    assert!(known.len() >= 43, "{}: a kind is missing of {known:?}", family.name);
     assert!(
         ran.keys().eq(&known) && divided > 5,
         "{}: ran {ran:?}, {divided} with a divided K, of {known:?}",

@@ -74,6 +74,7 @@ struct Rivals<'a> {
 /// One that takes turns.
 struct Runner {
     what: What,
+    rows: usize,
     replay: Replay,
     seconds: Vec<f64>,
 }
@@ -239,11 +240,9 @@ impl<'a> Bench<'a> {
 
     /// Every case of these M: all of them in turn, round after round.
     fn rows(&self, rivals: &mut Rivals<'_>, all_rows: &[NonZeroUsize]) -> Result<Vec<Measured>> {
-        let (mut rows_of, mut runners) = (Vec::new(), Vec::new());
+        let mut runners = Vec::new();
         for rows in all_rows {
-            let of_rows = self.runners(rivals, rows.get())?;
-            rows_of.extend(of_rows.iter().map(|_| rows.get()));
-            runners.extend(of_rows);
+            runners.extend(self.runners(rivals, rows.get())?);
         }
         let reads = all_rows.iter().any(|rows| rows.get() <= READ_ROWS);
         self.rounds_of(&mut runners, || {
@@ -252,8 +251,7 @@ impl<'a> Bench<'a> {
             }
             Ok(())
         })?;
-        let finished = runners.into_iter().zip(rows_of).map(|(runner, rows)| runner.finish(self, rows));
-        let times: Vec<(What, Timing)> = finished.collect();
+        let times: Vec<(What, Timing)> = runners.into_iter().map(|runner| runner.finish(self)).collect();
         let dense = |timing: &Timing| {
             let is_its = |(what, of): &&(What, Timing)| matches!(what, What::Dense(_)) && of.is_like(timing);
             times.iter().find(is_its).map(|(_, of)| of.median_seconds)
@@ -291,7 +289,7 @@ impl<'a> Bench<'a> {
         let info = rivals.layer.info();
         let operations = 2.0 * rows as f64 * info.in_features as f64 * info.out_features as f64;
         let mut runners = Vec::new();
-        let mut run = |what, replay| runners.push(Runner { what, replay, seconds: Vec::new() });
+        let mut run = |what, replay| runners.push(Runner::new(what, rows, replay));
         for (number, (model, contestant)) in rivals.models.iter().zip(&self.job.contestants).enumerate() {
             let dtype = contestant.dtype;
             let Some(of) = self.types.iter().find(|of| of.dtype == dtype) else { continue };
@@ -320,7 +318,11 @@ impl<'a> Bench<'a> {
 }
 
 impl Runner {
-    fn finish(self, bench: &Bench<'_>, rows: usize) -> (What, Timing) {
+    fn new(what: What, rows: usize, replay: Replay) -> Self {
+        Self { what, rows, replay, seconds: Vec::new() }
+    }
+
+    fn finish(self, bench: &Bench<'_>) -> (What, Timing) {
         let dtype = match self.what {
             What::Dense(dtype) => dtype,
             What::Layers(number, _) => {
@@ -328,7 +330,7 @@ impl Runner {
             }
         };
         let calls = self.replay.calls() * self.seconds.len();
-        (self.what, Timing::new(rows, dtype, calls, self.seconds))
+        (self.what, Timing::new(self.rows, dtype, calls, self.seconds))
     }
 }
 

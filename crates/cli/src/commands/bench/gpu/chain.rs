@@ -124,7 +124,7 @@ impl Bench<'_> {
     /// All models in turn, each with one call of all its layers, round after round.
     fn turns(&self, models: &[Arc<FinalizedModel>], rows: usize, read_seconds: f64) -> Result<Vec<Case>> {
         let mut runners = Vec::new();
-        let mut run = |what, replay| runners.push(Runner { what, replay, seconds: Vec::new() });
+        let mut run = |what, replay| runners.push(Runner::new(what, rows, replay));
         for (number, (model, contestant)) in models.iter().zip(&self.job.contestants).enumerate() {
             let dtype = contestant.dtype;
             let Some(of) = self.types.iter().find(|of| of.dtype == dtype) else { continue };
@@ -143,7 +143,7 @@ impl Bench<'_> {
         self.rounds_of(&mut runners, || Ok(()))?;
         let case = |runner: Runner| {
             let calls = runner.replay.calls();
-            let (What::Layers(number, launches), timing) = runner.finish(self, rows) else { return None };
+            let (What::Layers(number, launches), timing) = runner.finish(self) else { return None };
             // A replay tells the time of a call, which is one layer.
             let [median_seconds, best_seconds] =
                 [timing.median_seconds, timing.best_seconds].map(|seconds| seconds * calls as f64);

@@ -104,14 +104,10 @@ impl Bench<'_> {
         for (number, model) in models.iter().enumerate() {
             let how = LayerCalls { dtype: of.dtype, rows, calls, overlap: true };
             let replay = Replay::of_layers(Arc::clone(model), &of.operands, how)?;
-            runners.push(Runner {
-                what: What::Layers(number, Launches::Overlapping),
-                replay,
-                seconds: Vec::new(),
-            });
+            runners.push(Runner::new(What::Layers(number, Launches::Overlapping), rows, replay));
         }
         self.rounds_of(&mut runners, || Ok(()))?;
-        let mut medians = runners.into_iter().map(|runner| runner.finish(self, rows).1.median_seconds);
+        let mut medians = runners.into_iter().map(|runner| runner.finish(self).1.median_seconds);
         let mut next = || medians.next().unwrap_or(f64::NAN);
         Ok(Times { rows, fused_seconds: next(), dense_seconds: next() })
     }
