@@ -1,9 +1,10 @@
 // out = x W + bias from arranged weights (tile.cuh), in one launch: what the kernels for few rows of x (product_few.cuh)
 // and for some (product_some.cuh) share.
 //
-// Products of a run of rows that share a scale are summed with weights that are whole numbers, code - zero, which 16-bit
-// floats hold exactly; the scale is applied to the f32 sum. Where K is split over blocks, each writes the sums that it has,
-// and the one that comes last adds all parts in order: equal launches give equal bits.
+// Products of a run of rows that share a scale are summed with weights that are whole numbers, code - zero, times a power of two
+// (kOperandUnit), which 16-bit floats hold exactly; the scale is applied to the f32 sum, and the power of two undone at the end.
+// Where K is split over blocks, each writes the sums that it has, and the one that comes last adds all parts in order: equal
+// launches give equal bits.
 #pragma once
 
 #include "dequant.cuh"
@@ -91,9 +92,9 @@ struct LaneScales {
     }
 
     GPTQ_DEVICE LaneZeros<S::kBits, typename S::Pair> zeros_of(uint32_t run) const {
-        constexpr uint32_t kHalf = 1u << (S::kBits - 1);
-        const uint32_t both = S::kAsymmetric ? zeros[run] : kHalf | kHalf << 8;
-        return {both & 0xff, both >> 8};
+        using Zeros = LaneZeros<S::kBits, typename S::Pair>;
+        if constexpr (S::kAsymmetric) return Zeros::of(zeros[run]);
+        return Zeros::middle();
     }
 
     GPTQ_DEVICE float2 scales_of(uint32_t run, uint32_t dtype) const {
@@ -165,10 +166,12 @@ GPTQ_DEVICE void add(float (&sums)[4], const uint4& four) {
     sums[3] += __uint_as_float(four.w);
 }
 
-/// Adds the bias to the sums of four columns, and rounds once.
+/// Four columns of out from their sums, bias added and rounded once.
 template <class X>
 GPTQ_DEVICE void write_output(const Product& p, uint32_t row, uint32_t column, float (&sums)[4]) {
     if (column >= p.out_features) return;
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) sums[i] *= kOperandUnits<typename PairOf<X>::type>;
     if (p.bias != nullptr) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) sums[i] += read_float(p.bias, p.bias_dtype, column + i);

@@ -216,10 +216,9 @@ struct WarpStage {
     GPTQ_DEVICE uint32_t scales(uint32_t s, uint32_t run_, uint32_t lane) const {
         return load_shared_word(run(s, run_) + lane / 4 * 4);
     }
-    /// Zero points of columns g and g + 8.
+    /// Zero points of columns g and g + 8, where they are read.
     GPTQ_DEVICE uint32_t zeros(uint32_t s, uint32_t run_, uint32_t lane) const {
-        constexpr uint32_t kHalf = 1u << (S::kBits - 1);
-        return S::kAsymmetric ? load_shared_half(run(s, run_) + 32 + lane / 4 * 2) : kHalf | kHalf << 8;
+        return S::kAsymmetric ? load_shared_half(run(s, run_) + 32 + lane / 4 * 2) : 0;
     }
 };
 

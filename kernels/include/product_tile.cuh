@@ -22,7 +22,9 @@ namespace gptq {
 
 template <class S>
 GPTQ_DEVICE LaneZeros<S::kBits, typename S::Pair> lane_zeros(uint32_t both) {
-    return {both & 0xff, both >> 8};
+    using Zeros = LaneZeros<S::kBits, typename S::Pair>;
+    if constexpr (S::kAsymmetric) return Zeros::of(both);
+    return Zeros::middle();
 }
 
 GPTQ_DEVICE float2 scales_as_floats(uint32_t scales, uint32_t dtype) {
@@ -88,8 +90,9 @@ GPTQ_DEVICE void write_tile(const Product& p, const TilePlace& place, uint32_t l
         for (uint32_t t = 0; t < S::kTokenTiles; t++) {
             const float(&of)[4] = sums.of[s][t];
             // Two tokens of a column become two columns of a token.
-            const uint32_t low = transpose_matrix(pair_of(of[0] + bias[0], of[1] + bias[0], X{}));
-            const uint32_t high = transpose_matrix(pair_of(of[2] + bias[1], of[3] + bias[1], X{}));
+            const auto with_bias = [](float sum, float bias) { return fmaf(sum, kOperandUnits<typename S::Pair>, bias); };
+            const uint32_t low = transpose_matrix(pair_of(with_bias(of[0], bias[0]), with_bias(of[1], bias[0]), X{}));
+            const uint32_t high = transpose_matrix(pair_of(with_bias(of[2], bias[1]), with_bias(of[3], bias[1]), X{}));
             if (rows_left > 0) {
                 if (in_words) {
                     store_global(out, low);

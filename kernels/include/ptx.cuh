@@ -121,6 +121,17 @@ GPTQ_DEVICE uint32_t and_or(uint32_t a, uint32_t b, uint32_t c) {
 #endif
 }
 
+/// and, volatile as `and_or` is.
+GPTQ_DEVICE uint32_t bits_of(uint32_t a, uint32_t mask) {
+#ifdef GPTQ_EMULATOR
+    return a & mask;
+#else
+    uint32_t result;
+    asm volatile("and.b32 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(mask));
+    return result;
+#endif
+}
+
 /// mul.hi: the high 32 bits of the product.
 GPTQ_DEVICE uint32_t high_product(uint32_t a, uint32_t b) { return uint32_t(uint64_t(a) * b >> 32); }
 

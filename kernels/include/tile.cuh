@@ -127,8 +127,10 @@ private:
     }
 };
 
-// Codes become floats as dequant.cuh says: under the exponent of 2^m, where m is the length of the mantissa, a code that
-// stands at bit s is 2^m + code * 2^s. Multiplied by 2^-s, less 2^(m - s) + zero: code - zero, exactly.
+// Codes become floats without an exponent put on them. 16-bit floats whose bits are a number below 2^(m + 1), where m is the
+// length of the mantissa, are evenly spaced: they are that number times the least subnormal, 2^-24 of f16 and 2^-133 of bf16.
+// So a code that stands at bit s needs its neighbours taken away, and one fused multiply-add: times 2^-s of the greatest power of
+// two, less the zero point. That is (code - zero) 2^(1 - m), exactly; sums are multiplied by 2^(m - 1) when they are written.
 
 /// What is needed to know of a type of two 16-bit floats.
 template <class Pair>
@@ -142,15 +144,22 @@ struct Mantissa<bf16x2> {
     static constexpr uint32_t bits = 7, bias = 127;
 };
 
-/// At which bit the j-th code of a step is turned into a float: where it stands, if the mantissa reaches so far.
+/// What a code less its zero point counts in an operand, and the inverse of that.
+template <class Pair>
+constexpr float kOperandUnit = 1.0f / (1 << (Mantissa<Pair>::bits - 1));
+template <class Pair>
+constexpr float kOperandUnits = float(1 << (Mantissa<Pair>::bits - 1));
+
+/// At which bit the j-th code of a step is turned into a float: where it stands, if evenly spaced floats reach so far.
 template <int kBits, class Pair>
-GPTQ_DEVICE constexpr uint32_t raised_at(uint32_t step, uint32_t j) {
-    if (kBits == 3) return step * 4 + j == 15 ? 0 : (step * 4 + j) % 5 * 3 % (Mantissa<Pair>::bits / 3 * 3);
+GPTQ_DEVICE constexpr uint32_t turned_at(uint32_t step, uint32_t j) {
+    constexpr uint32_t kEven = Mantissa<Pair>::bits + 1;
+    if (kBits == 3) return step * 4 + j == 15 ? 0 : (step * 4 + j) % 5 * 3 % (kEven / 3 * 3);
     const uint32_t at = j * kBits % 8;
-    return at + kBits <= Mantissa<Pair>::bits && kBits < 8 ? at : 0;
+    return at + kBits <= kEven ? at : 0;
 }
 
-/// 2^power in both halves, without its sign.
+/// 2^power in both halves.
 template <class Pair>
 GPTQ_DEVICE constexpr uint32_t power_of_two(int power) {
     return uint32_t(int(Mantissa<Pair>::bias) + power) * (0x00010001u << Mantissa<Pair>::bits);
@@ -159,39 +168,31 @@ GPTQ_DEVICE constexpr uint32_t power_of_two(int power) {
 /// The zero points of a lane's two columns, g and g + 8, ready to be subtracted from codes.
 template <int kBits, class Pair>
 struct LaneZeros {
-    /// For codes at bit 0, kBits, ..: those that no code stands at are left out by the compiler.
-    static constexpr uint32_t kPlaces = Mantissa<Pair>::bits >= kBits ? Mantissa<Pair>::bits / kBits : 1;
-    Pair minus[2][kPlaces];
+    Pair minus[2];
 
-    GPTQ_DEVICE LaneZeros(uint32_t zero, uint32_t zero_of_second) {
+    /// Of bytes: the first two of `both`.
+    GPTQ_DEVICE static LaneZeros of(uint32_t both) {
+        LaneZeros zeros;
 #pragma unroll
-        for (uint32_t place = 0; place < kPlaces; place++) {
-            const uint32_t s = place * kBits;
-            // The last bit of 2^(m - s) counts 2^-s: a zero point shifted by s adds itself.
-            const uint32_t raised = 0x80008000u + power_of_two<Pair>(int(Mantissa<Pair>::bits - s));
-            minus[0][place].bits = zero * (0x00010001u << s) + raised;
-            minus[1][place].bits = zero_of_second * (0x00010001u << s) + raised;
+        for (uint32_t second = 0; second < 2; second++) {
+            const Pair zero = {choose_bytes(both, 0, second == 0 ? 0x4040 : 0x4141)};
+            constexpr uint32_t kMinusGreatest = kSigns | power_of_two<Pair>(Mantissa<Pair>::bias);
+            zeros.minus[second] = multiply_add(zero, Pair{kMinusGreatest}, Pair{kSigns});
         }
+        return zeros;
+    }
+    /// Half of what codes reach.
+    GPTQ_DEVICE static LaneZeros middle() {
+        constexpr Pair kMinus = {kSigns | power_of_two<Pair>(kBits - int(Mantissa<Pair>::bits))};
+        return {{kMinus, kMinus}};
     }
 
-    /// For a code at bit `s`, of one column or the other.
-    GPTQ_DEVICE Pair of(uint32_t second, uint32_t s) const { return minus[second][s / kBits]; }
+private:
+    static constexpr uint32_t kSigns = 0x80008000u;
 };
 
-/// 8 bits do not fit under the exponent of a bf16, and take the way through f32.
-template <>
-struct LaneZeros<8, bf16x2> {
-    float minus[2];
-
-    GPTQ_DEVICE LaneZeros(uint32_t zero, uint32_t zero_of_second) {
-        constexpr uint32_t kMinusTwoTo23 = 0xcb000000u;
-        minus[0] = __uint_as_float(kMinusTwoTo23 | zero);
-        minus[1] = __uint_as_float(kMinusTwoTo23 | zero_of_second);
-    }
-};
-
-/// Half the operand A of a step, of the rows 8 * half on: code - zero in each of its elements. `step` and `half` are known
-/// when this is compiled.
+/// Half the operand A of a step, of the rows 8 * half on: code - zero in each of its elements, times kOperandUnit. `step` and
+/// `half` are known when this is compiled.
 template <int kBits, class Pair>
 GPTQ_DEVICE void unpack_half(const LaneTile<kBits>& tile, uint32_t step, uint32_t half,
                              const LaneZeros<kBits, Pair>& zeros, Pair (&a)[2]) {
@@ -201,30 +202,20 @@ GPTQ_DEVICE void unpack_half(const LaneTile<kBits>& tile, uint32_t step, uint32_
         const uint32_t j = 2 * half + i, number = step * 4 + j;
         const uint32_t at = kBits == 3 ? number % 5 * 3 : number * kBits % 16;
         const uint32_t word = tile.words[kBits == 3 ? number / 5 % 3 : number * kBits / 16];
-        if constexpr (kBits == 8 && Mantissa<Pair>::bits < 8) {
-            constexpr uint32_t kTwoTo23 = 0x4b000000u;
-            const uint32_t low = choose_bytes(word, kTwoTo23, i == 0 ? 0x7440 : 0x7441);
-            const uint32_t high = choose_bytes(word, kTwoTo23, i == 0 ? 0x7442 : 0x7443);
-            a[i] = to_bf16x2(__uint_as_float(low) + zeros.minus[i], __uint_as_float(high) + zeros.minus[i]);
-        } else if constexpr (kBits == 8) {
-            // Bytes i of both halves, each below the exponent's byte.
-            constexpr uint32_t exponent = power_of_two<Pair>(int(Mantissa<Pair>::bits));
-            const uint32_t raised = choose_bytes(word, exponent, i == 0 ? 0x5250 : 0x5351);
-            a[i] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(0)}, zeros.of(i, 0));
-        } else {
-            constexpr uint32_t exponent = power_of_two<Pair>(int(Mantissa<Pair>::bits));
-            const uint32_t s = raised_at<kBits, Pair>(step, j);
-            uint32_t raised = exponent;
-            if (kBits == 3 && number == 15) {
+        const uint32_t s = turned_at<kBits, Pair>(step, j);
+        uint32_t codes;
+        if (kBits == 3 && number == 15) {
+            codes = 0;
 #pragma unroll
-                for (uint32_t bit = 0; bit < 3; bit++) {
-                    raised = and_or(tile.words[bit % kBits] >> (15 - bit), 0x00010001u << bit, raised);
-                }
-            } else {
-                raised = and_or(word >> (at - s), mask << s, exponent);
+            for (uint32_t bit = 0; bit < 3; bit++) {
+                codes = and_or(tile.words[bit % kBits] >> (15 - bit), 0x00010001u << bit, codes);
             }
-            a[i] = multiply_add(Pair{raised}, Pair{power_of_two<Pair>(-int(s))}, zeros.of(i, s));
+        } else if (kBits == 8) {
+            codes = choose_bytes(word, 0, i == 0 ? 0x4240 : 0x4341);
+        } else {
+            codes = bits_of(word >> (at - s), mask << s);
         }
+        a[i] = multiply_add(Pair{codes}, Pair{power_of_two<Pair>(int(Mantissa<Pair>::bias - s))}, zeros.minus[i]);
     }
 }
 

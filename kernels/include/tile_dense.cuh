@@ -35,11 +35,12 @@ GPTQ_DEVICE void dequantize(const GptqTileDequantizeParams& p) {
         const uint32_t group = high_product(2 * (tile * 2 * kTileSteps + half) + 1, p.inverse_of_group);
         const size_t at = (size_t(strip) * p.groups + group) * 8 + g;
         const uint32_t scales = load_constant(static_cast<const uint32_t*>(p.scales) + at);
-        uint32_t zeros = (1u << (kBits - 1)) * 0x0101u;
-        if constexpr (kAsymmetric) zeros = load_constant(static_cast<const uint16_t*>(p.zeros) + at);
+        auto lane_zeros = LaneZeros<kBits, Pair>::middle();
+        if constexpr (kAsymmetric) {
+            lane_zeros = LaneZeros<kBits, Pair>::of(load_constant(static_cast<const uint16_t*>(p.zeros) + at));
+        }
         const float2 of_columns =
             p.scale_dtype == GPTQ_DTYPE_F16 ? to_floats(f16x2{scales}) : to_floats(bf16x2{scales});
-        const LaneZeros<kBits, Pair> lane_zeros(zeros & 0xff, zeros >> 8);
         Pair a[2];
         unpack_half(lane_tile, half / 2, half % 2, lane_zeros, a);
 #pragma unroll
@@ -49,8 +50,8 @@ GPTQ_DEVICE void dequantize(const GptqTileDequantizeParams& p) {
             const float scale = second == 0 ? of_columns.x : of_columns.y;
             uint16_t* const to = rows + (half * 8 + 2 * q) * kStride + warp * kStripColumns + g + second * 8;
             Out low, high;
-            round_to(codes.x * scale, low);
-            round_to(codes.y * scale, high);
+            round_to(codes.x * kOperandUnits<Pair> * scale, low);
+            round_to(codes.y * kOperandUnits<Pair> * scale, high);
             to[0] = low.bits;
             to[kStride] = high.bits;
         }
