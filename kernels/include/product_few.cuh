@@ -124,58 +124,66 @@ GPTQ_DEVICE char* next_multiple(char* pointer, uintptr_t of) {
     return pointer + (of - reinterpret_cast<uintptr_t>(pointer) % of) % of;
 }
 
-/// x on its way to a warp, in pieces. They begin at multiples of 128 bytes, the rows of `piece_offset`.
+/// x on its way to a warp, in pieces. They begin at multiples of 128 bytes, the rows of `piece_offset`. Nobody asks which rows
+/// there are: in place of those past the last come others, whose sums are not written.
 template <class S, int kWarps>
 struct Pieces {
     static constexpr uint32_t kUnitRows = S::kUnitTiles * kTileRows;
     static constexpr uint32_t kSlotBytes = S::kUnitTiles * S::kPieceBytes;
-    static constexpr uint32_t kCopies = (S::kTokens + 3) / 4;
+    /// Each of four rows.
+    static constexpr uint32_t kCopies = S::kTokens / 4;
 
-    const Product& p;
-    uint32_t lane;
     /// Of the unit of slot 0 in this round: row lane / 8, the part lane % 8 of a tile.
     const char* from;
+    /// Bytes from there to the row of each copy; there are 64 rows of 2^18 bytes at most. An address of each would take twice the
+    /// registers.
+    uint32_t distances[kCopies];
     /// Columns from there to the end of x.
     int left;
     /// Of slot 0: where this lane writes its row's part of a tile, and what it reads.
-    SharedAddress to;
-    SharedAddress matrices[S::kTokenTiles];
+    SharedAddress to, matrices;
 
-    GPTQ_DEVICE Pieces(const Product& p, uint32_t lane, uint32_t unit, char* pieces) : p(p), lane(lane) {
-        from = static_cast<const char*>(p.x) + size_t(lane / 8) * p.in_features * 2 + size_t(unit) * (kUnitRows * 2) +
-               lane % 8 * 16;
+    GPTQ_DEVICE Pieces(const Product& p, uint32_t lane, uint32_t unit, char* pieces) {
+        const uint32_t row_bytes = p.in_features * 2, first_row = smaller(lane / 8, p.rows - 1);
+        from = static_cast<const char*>(p.x) + (first_row * row_bytes + unit * (kUnitRows * 2) + lane % 8 * 16);
+#pragma unroll
+        for (uint32_t copy = 1; copy < kCopies; copy++) {
+            const uint32_t row = copy * 4 + lane / 8;
+            distances[copy] = (row - first_row) * row_bytes;
+            if (row >= p.rows) {
+                // Half of the row eight before and half of the one behind that, where they are there: what is asked for twice at a
+                // time comes later.
+                const bool are_there = row >= 8 && row < p.rows + 7;
+                distances[copy] = are_there ? distances[copy] - 8 * row_bytes + row_bytes / 256 * 128 : 0;
+            }
+            keep(distances[copy]);
+        }
         left = int(p.in_features) - int(unit * kUnitRows + lane % 8 * 8);
         to = shared_address(pieces + piece_offset(lane / 8, lane % 8));
+        matrices = shared_address(pieces + piece_offset(lane % 8, lane / 8));
         keep(to);
-#pragma unroll
-        for (uint32_t t = 0; t < S::kTokenTiles; t++) {
-            const uint32_t token = S::kTokens == 1 ? 0 : smaller(t * 8 + lane % 8, p.rows - 1);
-            matrices[t] = shared_address(pieces + piece_offset(token, lane / 8));
-            if constexpr (S::kTokenTiles == 1) keep(matrices[t]);
-        }
+        keep(matrices);
     }
 
-    /// Lets x of the unit of `slot` be copied. Rows past the last are left as they are in shared memory; nobody reads them.
+    /// Lets x of the unit of `slot` be copied.
     template <uint32_t slot, uint32_t rounds>
     GPTQ_DEVICE void copy() {
         constexpr uint32_t units = (rounds * S::kAhead + slot) * kWarps;
 #pragma unroll
-        for (uint32_t t = 0; t < S::kUnitTiles; t++) {
-            const bool wanted = left > int(units * kUnitRows + t * kTileRows);
-            const char* at = from + units * (kUnitRows * 2) + t * (kTileRows * 2);
+        for (uint32_t copy = 0; copy < kCopies; copy++) {
+            const char* const row = copy == 0 ? from : counted_late(from + distances[copy]);
+            const SharedAddress first = copy % 2 == 0 ? to : four_parts_on(to);
 #pragma unroll
-            for (uint32_t copy = 0; copy < kCopies; copy++) {
-                if (copy * 4 + lane / 8 < p.rows) {
-                    const SharedAddress first = copy % 2 == 0 ? to : four_parts_on(to);
-                    const uint32_t before = slot * kSlotBytes + t * S::kPieceBytes + copy * 512;
-                    // Of 16 rows too little stays in the L1 until another block wants it.
-                    if constexpr (S::kTokens > 8) {
-                        copy_async(first + before, at, wanted);
-                    } else {
-                        copy_async_shared_by_warps(first + before, at, wanted);
-                    }
+            for (uint32_t t = 0; t < S::kUnitTiles; t++) {
+                const bool wanted = left > int(units * kUnitRows + t * kTileRows);
+                const char* const at = row + (units * (kUnitRows * 2) + t * (kTileRows * 2));
+                const uint32_t before = slot * kSlotBytes + t * S::kPieceBytes + copy * 512;
+                // Of 16 rows too little stays in the L1 until another block wants it.
+                if constexpr (S::kTokens > 8) {
+                    copy_async(first + before, at, wanted);
+                } else {
+                    copy_async_shared_by_warps(first + before, at, wanted);
                 }
-                at += size_t(p.in_features) * 8;
             }
         }
     }
@@ -193,8 +201,8 @@ struct Pieces {
 #pragma unroll
             for (uint32_t half = 0; half < 2; half++) {
                 uint32_t loaded[4];
-                const SharedAddress first = half == 0 ? matrices[t] : four_parts_on(matrices[t]);
-                load_matrices(loaded, first + (slot * kSlotBytes + tile * S::kPieceBytes));
+                const SharedAddress first = half == 0 ? matrices : four_parts_on(matrices);
+                load_matrices(loaded, first + (slot * kSlotBytes + tile * S::kPieceBytes + t * 1024));
 #pragma unroll
                 for (uint32_t i = 0; i < 4; i++) x[t][half * 2 + i / 2][i % 2].bits = loaded[i];
             }

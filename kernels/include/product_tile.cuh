@@ -59,16 +59,6 @@ GPTQ_DEVICE void add_run(TileSums<S>& sums, const TileSums<S>& of_run, const War
     }
 }
 
-/// An address that is not known before: so that what is counted from it is not counted ahead of the loop over units, where it
-/// would take registers.
-template <class T>
-GPTQ_DEVICE T* counted_late(T* address) {
-#ifndef GPTQ_EMULATOR
-    asm volatile("" : "+l"(address));
-#endif
-    return address;
-}
-
 template <class S>
 GPTQ_DEVICE void write_tile(const Product& p, const TilePlace& place, uint32_t lane, uint32_t first_strip, TileSums<S>& sums) {
     using X = typename S::X;

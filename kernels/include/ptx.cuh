@@ -427,14 +427,26 @@ GPTQ_DEVICE uint32_t load_shared_half(SharedAddress address) {
     return value;
 }
 
-/// Keeps an address in its register: what comes out of a shuffle is not computed anew. Left alone, ptxas saves a register
-/// by computing it in each round of a loop. All lanes of a warp call it.
-GPTQ_DEVICE void keep([[maybe_unused]] SharedAddress& address) {
+/// Keeps a number, or an address in shared memory, in its register: what comes out of a shuffle is not computed anew. Left
+/// alone, ptxas saves a register by computing it in each round of a loop. All lanes of a warp call it.
+template <class T>
+GPTQ_DEVICE void keep([[maybe_unused]] T& number) {
 #ifndef GPTQ_EMULATOR
+    static_assert(sizeof(T) == 4, "a register");
     uint32_t lane;
     asm("mov.u32 %0, %%laneid;" : "=r"(lane));
-    asm volatile("shfl.sync.idx.b32 %0, %0, %1, 31, -1;" : "+r"(address) : "r"(lane));
+    asm volatile("shfl.sync.idx.b32 %0, %0, %1, 31, -1;" : "+r"(number) : "r"(lane));
 #endif
+}
+
+/// An address that is not known before: so that what is counted from it is not counted ahead of a loop, where it would take
+/// registers, and once for several accesses.
+template <class T>
+GPTQ_DEVICE T* counted_late(T* address) {
+#ifndef GPTQ_EMULATOR
+    asm volatile("" : "+l"(address));
+#endif
+    return address;
 }
 
 /// cp.async of 16 bytes past the L1, where `wanted`; zeros otherwise, and nothing is read. Turing copies at once.

@@ -20,6 +20,13 @@
 #define EARLY_ON_HOPPER Refill::early
 #endif
 
+// Before Ampere pieces of x are copied through registers: blocks have as many as there are, and ask for weights late.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define FROM_AMPERE(then, otherwise) otherwise
+#else
+#define FROM_AMPERE(then, otherwise) then
+#endif
+
 // `blocks` is how many a multiprocessor has room for, `ahead` how many units of two tiles, or one, a warp has on the way,
 // `refill` when it asks for more.
 #define FEW_OF(how, blocks, w, bits, X, tokens, strips, warps, ahead, refill, run, asymmetric)             \
@@ -31,7 +38,8 @@
 #define ONE(blocks, w, bits, X, strips, warps, ahead, refill, run, asymmetric) \
     FEW_OF(whole, blocks, w, bits, X, 1, strips, warps, ahead, refill, run, asymmetric)
 #define FEW(blocks, w, bits, X, tokens, strips, warps, ahead, refill, run, asymmetric) \
-    FEW_OF(pieces, blocks, w, bits, X, tokens, strips, warps, ahead, refill, run, asymmetric)
+    FEW_OF(pieces, FROM_AMPERE(blocks, 1), w, bits, X, tokens, strips, warps, ahead, FROM_AMPERE(refill, Refill::late), run, \
+           asymmetric)
 #define SOME(name, threads, bits, X, tokens, row_warps, tiles, stages, run, asymmetric)                                  \
     GPTQ_FAMILY_KERNEL(name##_##X, threads, GptqProductParams) {                                                         \
         gptq::multiply_some<gptq::ProductShape<bits, gptq::X, tokens, 2, 1, run, asymmetric>, row_warps, tiles, stages>( \
