@@ -15,8 +15,6 @@ enum class Way {
     turns,
     /// Groups that unpack the next tile while the present one is multiplied, from one unit to the next too.
     ahead,
-    /// Within a unit as `ahead`, at its first tile as `turns`.
-    both,
 };
 
 template <int kBits_, class X_,

@@ -221,7 +221,7 @@ GPTQ_DEVICE void multiply_step(bool add, float (&c)[S::kTokenTiles][4], const ty
 template <class S>
 struct GroupProduct {
     /// Whether the next tile is unpacked while the present one is multiplied, which takes registers for two.
-    static constexpr bool kReadsAhead = S::kWay == Way::ahead || S::kWay == Way::both;
+    static constexpr bool kReadsAhead = S::kWay == Way::ahead;
     static_assert(S::kUnitTiles % 2 == 0, "the first tile of a unit has the first operands");
 
     /// Of the tiles of a unit by turns.
@@ -359,12 +359,12 @@ GPTQ_DEVICE void multiply_tiles(const Product& p) {
         const WarpStage<S> stage{own + here * S::kStageBytes};
         const SharedAddress pieces = ring + here * S::kStageBytes;
         if constexpr (S::kWay != Way::ahead) wait_for_own();
-        if constexpr (S::kWay == Way::turns || S::kWay == Way::both) {
+        if constexpr (S::kWay == Way::turns) {
             if (unpacks_early) groups.read(stage, 0, lane);
         }
         // What the others have copied too, and everybody is done with the unit before, whose stage the next takes.
         __syncthreads();
-        if constexpr (S::kWay == Way::turns || S::kWay == Way::both) {
+        if constexpr (S::kWay == Way::turns) {
             if (!unpacks_early) groups.read(stage, 0, lane);
         }
         const auto copy_next = [&] {

@@ -148,38 +148,38 @@ using room_b8s = room_b8;
 #define GROUP_TILE(...)
 #endif
 
-// For runs of 128, 64 or 32 rows of W. Where zero points are read, or of 8 bits, or with runs of one tile or less, 64 rows leave no
-// registers for two tiles, or no time in which to unpack the second.
-#define TILES(w, bits, X, run, asymmetric, small, large)                                                \
+// For runs of 128, 64 or 32 rows of W. `way` is that of 32 and 128 rows of x, `of_64` that of 64, which with 8 bits leave no
+// registers for two tiles. With runs of 32 rows there is no time in which to unpack the second.
+#define TILES(w, bits, X, run, asymmetric, way, of_64)                                                  \
     TILE(m32_c256_##w##_r##run, bits, X, 32, 2, 8, 2, 3, run, asymmetric, warps)                        \
     GROUP_TILE(g32_c256_##w##_r##run, bits, X, 32, 1, 16, (bits == 4 && run == 128 ? 4 : 2),            \
-               bits == 8 ? 3 : 4, run, asymmetric, small)                                               \
-    GROUP_TILE(g64_c256_##w##_r##run, bits, X, 64, 1, 16, 2, bits == 8 ? 3 : 4, run, asymmetric, turns) \
-    GROUP_TILE(g128_c128_##w##_r##run, bits, X, 128, 1, 8, 2, 4, run, asymmetric, large)
+               bits == 8 ? 3 : 4, run, asymmetric, way)                                                 \
+    GROUP_TILE(g64_c256_##w##_r##run, bits, X, 64, 1, 16, 2, bits == 8 ? 3 : 4, run, asymmetric, of_64) \
+    GROUP_TILE(g128_c128_##w##_r##run, bits, X, 128, 1, 8, 2, 4, run, asymmetric, way)
 
 // For runs of whole tiles: with shorter ones registers would spill.
 #define LARGE_TILES(w, bits, X, run, asymmetric) \
     TILE(m64_c256_##w##_r##run, bits, X, 64, 2, 8, 2, bits == 8 ? 2 : 3, run, asymmetric, warps)
 
 // For 4 bits in runs of 128 rows with zero points built in, instead of those: units of 256 rows, fewer columns, and numbers of
-// rows in between. Ways are those that were fastest on an H200.
+// rows in between.
 #define LONG_TILES(w, X)                                                       \
     TILE(m32_c256_##w##_r128, 4, X, 32, 2, 8, 2, 3, 128, false, warps)         \
     TILE(m64_c256_##w##_r128, 4, X, 64, 2, 8, 2, 3, 128, false, warps)         \
-    GROUP_TILE(g32_c128_##w##_r128, 4, X, 32, 1, 8, 4, 6, 128, false, both)    \
-    GROUP_TILE(g32_c256_##w##_r128, 4, X, 32, 1, 16, 4, 4, 128, false, both)   \
-    GROUP_TILE(g40_c256_##w##_r128, 4, X, 40, 1, 16, 4, 3, 128, false, both)   \
-    GROUP_TILE(g48_c128_##w##_r128, 4, X, 48, 1, 8, 4, 5, 128, false, both)    \
+    GROUP_TILE(g32_c128_##w##_r128, 4, X, 32, 1, 8, 4, 6, 128, false, ahead)   \
+    GROUP_TILE(g32_c256_##w##_r128, 4, X, 32, 1, 16, 4, 4, 128, false, ahead)  \
+    GROUP_TILE(g40_c256_##w##_r128, 4, X, 40, 1, 16, 4, 3, 128, false, ahead)  \
+    GROUP_TILE(g48_c128_##w##_r128, 4, X, 48, 1, 8, 4, 5, 128, false, ahead)   \
     GROUP_TILE(g48_c256_##w##_r128, 4, X, 48, 1, 16, 4, 3, 128, false, ahead)  \
     GROUP_TILE(g56_c256_##w##_r128, 4, X, 56, 1, 16, 4, 3, 128, false, ahead)  \
-    GROUP_TILE(g64_c128_##w##_r128, 4, X, 64, 1, 8, 4, 4, 128, false, both)    \
+    GROUP_TILE(g64_c128_##w##_r128, 4, X, 64, 1, 8, 4, 4, 128, false, ahead)   \
     GROUP_TILE(g64_c256_##w##_r128, 4, X, 64, 1, 16, 4, 3, 128, false, ahead)  \
     GROUP_TILE(g72_c128_##w##_r128, 4, X, 72, 1, 8, 4, 4, 128, false, ahead)   \
     GROUP_TILE(g72_c192_##w##_r128, 4, X, 72, 1, 12, 2, 5, 128, false, ahead)  \
     GROUP_TILE(g80_c128_##w##_r128, 4, X, 80, 1, 8, 2, 6, 128, false, ahead)   \
     GROUP_TILE(g88_c192_##w##_r128, 4, X, 88, 1, 12, 2, 4, 128, false, ahead)  \
-    GROUP_TILE(g96_c128_##w##_r128, 4, X, 96, 1, 8, 2, 5, 128, false, both)    \
-    GROUP_TILE(g112_c128_##w##_r128, 4, X, 112, 1, 8, 2, 5, 128, false, both)  \
+    GROUP_TILE(g96_c128_##w##_r128, 4, X, 96, 1, 8, 2, 5, 128, false, ahead)   \
+    GROUP_TILE(g112_c128_##w##_r128, 4, X, 112, 1, 8, 2, 5, 128, false, ahead) \
     GROUP_TILE(g128_c128_##w##_r128, 4, X, 128, 1, 8, 2, 4, 128, false, ahead) \
     GROUP_TILE(g144_c128_##w##_r128, 4, X, 144, 1, 8, 2, 4, 128, false, ahead) \
     GROUP_TILE(g152_c128_##w##_r128, 4, X, 152, 1, 8, 2, 4, 128, false, ahead)
