@@ -193,18 +193,18 @@ struct Pieces {
         left -= int(S::kAhead * kWarps * kUnitRows);
     }
 
-    /// The operands B of a tile of `slot`.
-    template <uint32_t slot, uint32_t tile>
-    GPTQ_DEVICE void read(typename S::Pair (&x)[S::kTokenTiles][kTileSteps][2]) const {
+    /// The operands B of steps of a tile of `slot`, from the first, or the third, on.
+    template <uint32_t slot, uint32_t tile, uint32_t first_step = 0, uint32_t steps>
+    GPTQ_DEVICE void read(typename S::Pair (&x)[S::kTokenTiles][steps][2]) const {
 #pragma unroll
         for (uint32_t t = 0; t < S::kTokenTiles; t++) {
 #pragma unroll
-            for (uint32_t half = 0; half < 2; half++) {
+            for (uint32_t step = 0; step < steps; step += 2) {
                 uint32_t loaded[4];
-                const SharedAddress first = half == 0 ? matrices : four_parts_on(matrices);
+                const SharedAddress first = first_step + step == 0 ? matrices : four_parts_on(matrices);
                 load_matrices(loaded, first + (slot * kSlotBytes + tile * S::kPieceBytes + t * 1024));
 #pragma unroll
-                for (uint32_t i = 0; i < 4; i++) x[t][half * 2 + i / 2][i % 2].bits = loaded[i];
+                for (uint32_t i = 0; i < 4; i++) x[t][step + i / 2][i % 2].bits = loaded[i];
             }
         }
     }
@@ -396,25 +396,28 @@ GPTQ_DEVICE void add_unit(const Source& source, W& weights, bool more, const XWa
             refill(s, 1, 0);
         }
     } else if constexpr (S::kStrips == 2 && (S::kTokens > 8 || (S::kTokens > 1 && S::kBits != 3))) {
-        // Tile after tile: x of one, and what the run adds up to of both strips. Not where unpacking takes many registers.
+        // Tile after tile: x of one, and what the run adds up to of both strips. Not where unpacking takes many registers. Of more
+        // rows, where weights of two units are on the way, x of half a tile: that takes longer where there are registers for all.
+        constexpr uint32_t kParts = S::kTokens > 16 && S::kAhead > 1 ? 2 : 1, kSteps = kTileSteps / kParts;
         float of_run[S::kStrips][S::kTokenTiles][4] = {};
-        while_true<S::kUnitTiles>([&](auto t) {
-            Pair x[S::kTokenTiles][kTileSteps][2];
-            source.template read<slot, t>(x);
-            if (kEarly && t == S::kUnitTiles - 1) x_was_read();
+        while_true<S::kUnitTiles * kParts>([&](auto number) {
+            constexpr uint32_t t = number / kParts, first_step = number % kParts * kSteps;
+            Pair x[S::kTokenTiles][kSteps][2];
+            source.template read<slot, t, first_step>(x);
+            if (kEarly && number == S::kUnitTiles * kParts - 1) x_was_read();
 #pragma unroll
-            for (uint32_t step = 0; step < kTileSteps; step++) {
+            for (uint32_t step = 0; step < kSteps; step++) {
 #pragma unroll
                 for (uint32_t s = 0; s < S::kStrips; s++) {
                     Pair a[4];
-                    unpack(tiles[s][t], step, scales[s].zeros_of(0), a);
+                    unpack(tiles[s][t], first_step + step, scales[s].zeros_of(0), a);
 #pragma unroll
                     for (uint32_t tokens = 0; tokens < S::kTokenTiles; tokens++) {
                         multiply_accumulate(of_run[s][tokens], a, x[tokens][step]);
                     }
                 }
             }
-            refill(0, S::kStrips, t);
+            if (first_step + kSteps == kTileSteps) refill(0, S::kStrips, t);
             return true;
         });
 #pragma unroll

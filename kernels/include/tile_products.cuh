@@ -51,7 +51,7 @@ namespace gptq {
 /// What registers leave room for, by the width of codes: so many blocks to a multiprocessor without a spill. And what was faster on
 /// an H200 where there is room for either.
 template <int kWide, Refill kOneRefill, int kOneOf4, int kFarOf4, int kOneOf8, int kFarOf8, int kEightOf4, int kEightOf8,
-          Refill kEightRefill, int kSixteenAhead, int kMoreOf4, int kMoreOf8, Refill kMoreRefill>
+          Refill kEightRefill, int kSixteenAhead, Refill kMoreRefill, int kMoreOf4, int kMoreOf8, int kMoreAhead>
 struct Room {
     /// Of 16 warps with two strips.
     static constexpr int wide = kWide;
@@ -65,15 +65,15 @@ struct Room {
     /// With 16 rows of x: the units that 4 and 8 warps have on the way. With one they ask for more early.
     static constexpr int sixteen_ahead = kSixteenAhead;
     static constexpr Refill sixteen_refill = kSixteenAhead > 1 ? Refill::late : Refill::early;
-    /// With 24 rows of x: of 4 warps and of 8. With 32: when 4 warps ask for more.
-    static constexpr int more_of_4 = kMoreOf4, more_of_8 = kMoreOf8;
+    /// With 24 rows of x: of 4 warps, and when they ask for more, and of 8. With 32: the units that 4 warps have on the way.
     static constexpr Refill more_refill = kMoreRefill;
+    static constexpr int more_of_4 = kMoreOf4, more_of_8 = kMoreOf8, more_ahead = kMoreAhead;
 };
-using room_b2 = Room<TWO_ON_HOPPER, Refill::late, 4, 3, 2, 3, 6, 3, Refill::early, 2, 4, 2, Refill::late>;
-using room_b3 = Room<1, Refill::early, 4, 3, 2, 2, 5, 3, Refill::late, 2, 4, 1, Refill::late>;
-using room_b4 = Room<2, Refill::early, 6, 2, 3, 2, 6, 4, Refill::late, 1, 4, 2, Refill::early>;
-using room_b4s = Room<2, Refill::early, 6, 2, 3, 2, 7, 4, Refill::early, 2, 4, 2, Refill::early>;
-using room_b8 = Room<1, Refill::late, 5, 1, 2, 1, 5, 2, Refill::early, 1, 3, 1, Refill::late>;
+using room_b2 = Room<TWO_ON_HOPPER, Refill::late, 4, 3, 2, 3, 6, 3, Refill::early, 2, EARLY_ON_HOPPER, 4, 2, 2>;
+using room_b3 = Room<1, Refill::early, 4, 3, 2, 2, 5, 3, Refill::late, 2, Refill::late, 4, 1, 2>;
+using room_b4 = Room<2, Refill::early, 6, 2, 3, 2, 6, 4, Refill::late, 1, EARLY_ON_HOPPER, 4, 2, 2>;
+using room_b4s = Room<2, Refill::early, 6, 2, 3, 2, 7, 4, Refill::early, 2, EARLY_ON_HOPPER, 4, 2, 2>;
+using room_b8 = Room<1, Refill::late, 5, 1, 2, 1, 5, 2, Refill::early, 1, EARLY_ON_HOPPER, 3, 1, 1>;
 using room_b8s = room_b8;
 
 }  // namespace gptq
@@ -95,12 +95,12 @@ using room_b8s = room_b8;
 
 // The same for 17 rows of x and more. Sums take most of the registers, and few blocks have room. `refill` is for blocks that
 // have too few registers for the early one in some code.
-#define MORE_ROWS(w, bits, X, asymmetric, refill)                                          \
-    FEW(gptq::room_##w::more_of_4, w, bits, X, 24, 2, 4, 1, Refill::late, 128, asymmetric) \
-    FEW(gptq::room_##w::more_of_8, w, bits, X, 24, 2, 8, 1, refill, 128, asymmetric)       \
-    FEW(3, w, bits, X, 32, 2, 4, 1, room_##w::more_refill, 128, asymmetric)                \
-    FEW(1, w, bits, X, 32, 2, 8, 1, Refill::early, 128, asymmetric)                        \
-    FEW(1, w, bits, X, 40, 2, 8, 1, Refill::early, 128, asymmetric)                        \
+#define MORE_ROWS(w, bits, X, asymmetric, refill)                                                           \
+    FEW(gptq::room_##w::more_of_4, w, bits, X, 24, 2, 4, 1, room_##w::more_refill, 128, asymmetric)         \
+    FEW(gptq::room_##w::more_of_8, w, bits, X, 24, 2, 8, 1, refill, 128, asymmetric)                        \
+    FEW(3, w, bits, X, 32, 2, 4, gptq::room_##w::more_ahead, Refill::late, 128, asymmetric)                 \
+    FEW(1, w, bits, X, 32, 2, 8, 1, Refill::early, 128, asymmetric)                                         \
+    FEW(1, w, bits, X, 40, 2, 8, 1, Refill::early, 128, asymmetric)                                         \
     FEW(1, w, bits, X, 48, 2, 8, 1, Refill::early, 128, asymmetric)
 // Where K is long, and where columns are many. With 3 and 8 bits registers would spill.
 #define MORE_ROWS_OF_2_AND_4_BITS(w, bits, X, asymmetric, refill) \

@@ -208,6 +208,7 @@ impl Variant {
     fn few_tiles(self, rows: usize, warps: usize) -> usize {
         match (self.few_run_rows, rows, warps) {
             (128, 16, 4 | 8) if self.has_room_for_two_units() => 4,
+            (128, 32, 4) if self.bits != Bits::EIGHT => 4,
             (128, ..) | (64, 16, _) => 2,
             _ => 1,
         }
