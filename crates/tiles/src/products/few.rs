@@ -115,26 +115,25 @@ pub(super) fn cost(layer: &Arrangement, product: &Product, gpu: GpuShape) -> usi
     }
     // Then products take longer than reading, as many for codes of any width, of which 8 bits take longer to unpack.
     let of_products = match product.rows {
-        24 => 175,
-        32 => 222,
-        40 => 262,
+        24 => 170,
+        32 => 207,
+        40 => 250,
         48 => 285,
         56 => 330,
         _ => 390,
     };
     let of_width = if layer.bits == Bits::EIGHT { 130 } else { 100 };
-    // Where blocks are more than there is room for at once, half of what the last ones have for themselves is lost.
-    let each = at_once(product.rows, product.threads / WARP);
-    let at_once = gpu.multiprocessors * each;
-    let waves = product.column_blocks.div_ceil(at_once.max(1)).max(1);
-    let crowded = if waves > 1 { (100 + waves * at_once * 100 / product.column_blocks) / 2 } else { 100 };
+    // The multiprocessors that get one block more than others take the longer.
+    let most = product.column_blocks.div_ceil(gpu.multiprocessors.max(1));
+    let uneven = most * gpu.multiprocessors * 100 / product.column_blocks.max(1);
     let read_of_4_bits = weights * 4 / layer.bits.get() / BYTES_IN_A_HUNDREDTH;
-    let products = read_of_4_bits * of_products / 100 * of_width / 100 * crowded / 100;
+    let products = read_of_4_bits * of_products / 100 * of_width / 100 * uneven / 100;
     // Each block reads all of x, out of the L2 cache.
     let of_x = product.column_blocks * product.rows * layer.tiles * TILE_ROWS * 2;
     let from_cache = (of_x + weights) / CACHED_BYTES_IN_A_HUNDREDTH;
     // Where a multiprocessor has one block at a time, nothing hides how the next one begins.
-    let begins = if each > 1 { 275 } else { 275 + (waves - 1) * 180 };
+    let alone = at_once(product.rows, product.threads / WARP) == 1;
+    let begins = if alone { 275 + (most - 1) * 180 } else { 275 };
     begins + products.max(from_cache)
 }
 

@@ -115,17 +115,20 @@ pub(super) fn whole_columns(product: Product) -> Product {
 pub(super) fn cost(variant: Variant, product: &Product, gpu: GpuShape) -> usize {
     let Kind::Tile { rows, columns, groups } = product.kind else { return usize::MAX };
     let (units, share) = (product.units, product.split_tiles);
+    let short = variant.tile_run_rows < TILE_ROWS;
     let unit = match (groups, rows, columns) {
         (true, 32, 128) => 98,
         (true, 48, 128) => 118,
         (true, 64, 128) => 137,
         (true, 32, _) if Shape::of(variant, rows, columns, groups).unit_tiles > 2 => 160,
-        (true, 32, _) => 106,
+        (true, 32, _) if short => 106,
+        (true, 32, _) => 98,
         (true, 40, _) => 172,
         (true, 48, _) => 184,
         (true, 56, _) => 203,
         (true, 64, _) if variant.has_long_tiles() => 226,
-        (true, 64, _) => 135,
+        (true, 64, _) if short => 135,
+        (true, 64, _) => 126,
         (true, 72, 128) => 146,
         (true, 72, _) => 101,
         (true, 80, _) => 78,
@@ -146,7 +149,8 @@ pub(super) fn cost(variant: Variant, product: &Product, gpu: GpuShape) -> usize 
     };
     let waves = product.splits.div_ceil(gpu.multiprocessors);
     let ends = if columns > 192 { 500 } else { 375 };
-    ends + waves * share * unit + parts * rows * columns / 256
+    let meeting = if parts > 0 { 150 } else { 0 };
+    ends + waves * share * unit + meeting + parts * rows * columns / 256
 }
 
 #[cfg(test)]
