@@ -72,7 +72,7 @@ pub enum Kind {
     Tile {
         /// From 32 to 152.
         rows: usize,
-        /// 128 or 256.
+        /// 128, 192 or 256.
         columns: usize,
         /// Whether warps multiply in groups of four.
         groups: bool,

@@ -12,6 +12,8 @@ const MEDIUM_TILES: usize = 64;
 
 /// What multiprocessors read from the L2 cache in a hundredth of a microsecond, together: 10.1 TB/s.
 const CACHED_BYTES_IN_A_HUNDREDTH: usize = 101_000;
+/// Rows of x by warps from which on the sums of a block leave no registers for another block.
+const ALONE: usize = 256;
 
 const OF_128: [[usize; 3]; 23] = [
     [1, 1, 8],
@@ -132,17 +134,7 @@ pub(super) fn cost(layer: &Arrangement, product: &Product, gpu: GpuShape) -> usi
     let of_x = product.column_blocks * product.rows * layer.tiles * TILE_ROWS * 2;
     let from_cache = (of_x + weights) / CACHED_BYTES_IN_A_HUNDREDTH;
     // Where a multiprocessor has one block at a time, nothing hides how the next one begins.
-    let alone = at_once(product.rows, product.threads / WARP) == 1;
+    let alone = product.rows * (product.threads / WARP) >= ALONE;
     let begins = if alone { 275 + (most - 1) * 180 } else { 275 };
     begins + products.max(from_cache)
-}
-
-/// Blocks of a multiprocessor that registers leave room for, from 17 rows of x on.
-fn at_once(rows: usize, warps: usize) -> usize {
-    match rows {
-        24 => 16 / warps,
-        32 => 12 / warps,
-        40 if warps == 4 => 3,
-        _ => 8 / warps,
-    }
 }
