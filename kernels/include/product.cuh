@@ -1,8 +1,8 @@
 // out = x W + bias from arranged weights (tile.cuh), in one launch: what the kernels for few rows of x (product_few.cuh)
 // and for some (product_some.cuh) share.
 //
-// Products of a run of rows that share a scale are summed with weights that are whole numbers, code - zero, times a power of two
-// (kOperandUnit), which 16-bit floats hold exactly; the scale is applied to the f32 sum, and the power of two undone at the end.
+// Products of a run of rows that share a scale are summed with weights that are whole numbers, code - zero, by a power of two
+// (kOperandUnits), which 16-bit floats hold exactly; the scale is applied to the f32 sum, and the power of two undone at the end.
 // Where K is split over blocks, each writes the sums that it has, and the one that comes last adds all parts in order: equal
 // launches give equal bits.
 #pragma once

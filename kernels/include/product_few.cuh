@@ -542,8 +542,8 @@ GPTQ_DEVICE void multiply_few(const Product& p) {
     if constexpr (S::kOfSubnormals) {
 #pragma unroll
         for (uint32_t s = 0; s < S::kStrips; s++) {
-            sums[s][0][0] *= float(1 << (24 - subnormal_at(0))) * kOperandUnit<typename S::Pair>;
-            sums[s][0][2] *= float(1 << (24 - subnormal_at(1))) * kOperandUnit<typename S::Pair>;
+            sums[s][0][0] *= float(1 << (24 - subnormal_at(0))) / kOperandUnits<typename S::Pair>;
+            sums[s][0][2] *= float(1 << (24 - subnormal_at(1))) / kOperandUnits<typename S::Pair>;
         }
     }
     // The sums take the place of x.

@@ -144,9 +144,7 @@ struct Mantissa<bf16x2> {
     static constexpr uint32_t bits = 7, bias = 127;
 };
 
-/// What a code less its zero point counts in an operand, and the inverse of that.
-template <class Pair>
-constexpr float kOperandUnit = 1.0f / (1 << (Mantissa<Pair>::bits - 1));
+/// How many times less a code less its zero point is in an operand.
 template <class Pair>
 constexpr float kOperandUnits = float(1 << (Mantissa<Pair>::bits - 1));
 
@@ -191,7 +189,7 @@ private:
     static constexpr uint32_t kSigns = 0x80008000u;
 };
 
-/// Half the operand A of a step, of the rows 8 * half on: code - zero in each of its elements, times kOperandUnit. `step` and
+/// Half the operand A of a step, of the rows 8 * half on: code - zero in each of its elements, by kOperandUnits. `step` and
 /// `half` are known when this is compiled.
 template <int kBits, class Pair>
 GPTQ_DEVICE void unpack_half(const LaneTile<kBits>& tile, uint32_t step, uint32_t half,
