@@ -4,11 +4,11 @@
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 LONG_TILES(b4s, bf16)
-TILES(b4, 4, bf16, 128, true, ahead, ahead)
+TILES(b4, 4, bf16, 128, true)
 LARGE_TILES(b4, 4, bf16, 128, true)
-TILES(b4s, 4, bf16, 64, false, ahead, ahead)
+TILES(b4s, 4, bf16, 64, false)
 LARGE_TILES(b4s, 4, bf16, 64, false)
-TILES(b4, 4, bf16, 64, true, ahead, ahead)
+TILES(b4, 4, bf16, 64, true)
 LARGE_TILES(b4, 4, bf16, 64, true)
-TILES(b4, 4, bf16, 32, true, turns, turns)
+TILES(b4, 4, bf16, 32, true)
 #endif

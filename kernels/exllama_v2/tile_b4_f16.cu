@@ -3,10 +3,10 @@
 #include "tile_products.cuh"
 
 LONG_TILES(b4s, f16)
-TILES(b4, 4, f16, 128, true, ahead, ahead)
+TILES(b4, 4, f16, 128, true)
 LARGE_TILES(b4, 4, f16, 128, true)
-TILES(b4s, 4, f16, 64, false, ahead, ahead)
+TILES(b4s, 4, f16, 64, false)
 LARGE_TILES(b4s, 4, f16, 64, false)
-TILES(b4, 4, f16, 64, true, ahead, ahead)
+TILES(b4, 4, f16, 64, true)
 LARGE_TILES(b4, 4, f16, 64, true)
-TILES(b4, 4, f16, 32, true, turns, turns)
+TILES(b4, 4, f16, 32, true)

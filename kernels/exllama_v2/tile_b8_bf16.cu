@@ -3,13 +3,13 @@
 #include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-TILES(b8s, 8, bf16, 128, false, ahead, turns)
+TILES(b8s, 8, bf16, 128, false)
 LARGE_TILES(b8s, 8, bf16, 128, false)
-TILES(b8, 8, bf16, 128, true, ahead, turns)
+TILES(b8, 8, bf16, 128, true)
 LARGE_TILES(b8, 8, bf16, 128, true)
-TILES(b8s, 8, bf16, 64, false, ahead, turns)
+TILES(b8s, 8, bf16, 64, false)
 LARGE_TILES(b8s, 8, bf16, 64, false)
-TILES(b8, 8, bf16, 64, true, ahead, turns)
+TILES(b8, 8, bf16, 64, true)
 LARGE_TILES(b8, 8, bf16, 64, true)
-TILES(b8, 8, bf16, 32, true, turns, turns)
+TILES(b8, 8, bf16, 32, true)
 #endif

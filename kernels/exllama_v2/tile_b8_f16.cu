@@ -2,12 +2,12 @@
 #include "params.h"
 #include "tile_products.cuh"
 
-TILES(b8s, 8, f16, 128, false, ahead, turns)
+TILES(b8s, 8, f16, 128, false)
 LARGE_TILES(b8s, 8, f16, 128, false)
-TILES(b8, 8, f16, 128, true, ahead, turns)
+TILES(b8, 8, f16, 128, true)
 LARGE_TILES(b8, 8, f16, 128, true)
-TILES(b8s, 8, f16, 64, false, ahead, turns)
+TILES(b8s, 8, f16, 64, false)
 LARGE_TILES(b8s, 8, f16, 64, false)
-TILES(b8, 8, f16, 64, true, ahead, turns)
+TILES(b8, 8, f16, 64, true)
 LARGE_TILES(b8, 8, f16, 64, true)
-TILES(b8, 8, f16, 32, true, turns, turns)
+TILES(b8, 8, f16, 32, true)

@@ -17,6 +17,12 @@ enum class Way {
     ahead,
 };
 
+/// The way of groups: ahead, but where 64 rows of x with 8 bits leave no registers for two tiles, or runs of 32 rows of W no time
+/// in which to unpack the second.
+GPTQ_DEVICE constexpr Way group_way(int bits, int rows, int run) {
+    return run < int(kTileRows) || (bits == 8 && rows == 64) ? Way::turns : Way::ahead;
+}
+
 template <int kBits_, class X_,
           int kTokens_,       // rows of x of a block
           int kStrips_,       // strips of a warp

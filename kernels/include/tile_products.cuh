@@ -95,12 +95,12 @@ using room_b8s = room_b8;
 
 // The same for 17 rows of x and more. Sums take most of the registers, and few blocks have room. `refill` is for blocks that
 // have too few registers for the early one in some code.
-#define MORE_ROWS(w, bits, X, asymmetric, refill)                                                           \
-    FEW(gptq::room_##w::more_of_4, w, bits, X, 24, 2, 4, 1, room_##w::more_refill, 128, asymmetric)         \
-    FEW(gptq::room_##w::more_of_8, w, bits, X, 24, 2, 8, 1, refill, 128, asymmetric)                        \
-    FEW(3, w, bits, X, 32, 2, 4, gptq::room_##w::more_ahead, Refill::late, 128, asymmetric)                 \
-    FEW(1, w, bits, X, 32, 2, 8, 1, Refill::early, 128, asymmetric)                                         \
-    FEW(1, w, bits, X, 40, 2, 8, 1, Refill::early, 128, asymmetric)                                         \
+#define MORE_ROWS(w, bits, X, asymmetric, refill)                                                   \
+    FEW(gptq::room_##w::more_of_4, w, bits, X, 24, 2, 4, 1, room_##w::more_refill, 128, asymmetric) \
+    FEW(gptq::room_##w::more_of_8, w, bits, X, 24, 2, 8, 1, refill, 128, asymmetric)                \
+    FEW(3, w, bits, X, 32, 2, 4, gptq::room_##w::more_ahead, Refill::late, 128, asymmetric)         \
+    FEW(1, w, bits, X, 32, 2, 8, 1, Refill::early, 128, asymmetric)                                 \
+    FEW(1, w, bits, X, 40, 2, 8, 1, Refill::early, 128, asymmetric)                                 \
     FEW(1, w, bits, X, 48, 2, 8, 1, Refill::early, 128, asymmetric)
 // Where K is long, and where columns are many. With 3 and 8 bits registers would spill.
 #define MORE_ROWS_OF_2_AND_4_BITS(w, bits, X, asymmetric, refill) \
@@ -134,52 +134,53 @@ using room_b8s = room_b8;
 
 // Tiles, for 17 rows and more, with and without wgmma (product_tile.cuh): g64_c256 is 64 rows of x by 256 columns with wgmma,
 // m64_c256 the same with mma.sync. crates/tiles/src/products/tile.rs chooses between them. Of a shape: rows of x, strips of a
-// warp, warps side by side, tiles of a unit, stages; and which way it multiplies (`Way`).
-#define TILE(name, bits, X, rows, strips, across, unit, stages, run, asymmetric, way)                            \
-    GPTQ_FAMILY_KERNEL_RESIDENT(name##_##X, across * gptq::kWarp, 1, GptqProductParams) {                        \
-        using Shape =                                                                                            \
-            gptq::TileShape<bits, gptq::X, rows, strips, across, unit, stages, run, asymmetric, gptq::Way::way>; \
-        gptq::multiply_tiles<Shape>(params);                                                                     \
+// warp, warps side by side, tiles of a unit, stages.
+#define TILE_OF(way, name, bits, X, rows, strips, across, unit, stages, run, asymmetric)                              \
+    GPTQ_FAMILY_KERNEL_RESIDENT(name##_##X, across * gptq::kWarp, 1, GptqProductParams) {                            \
+        using Shape = gptq::TileShape<bits, gptq::X, rows, strips, across, unit, stages, run, asymmetric, way>;      \
+        gptq::multiply_tiles<Shape>(params);                                                                         \
     }
+#define TILE(name, bits, X, rows, strips, across, unit, stages, run, asymmetric) \
+    TILE_OF(gptq::Way::warps, name, bits, X, rows, strips, across, unit, stages, run, asymmetric)
 // Those with wgmma. Other code has no such entry, so that whoever asks for one there is told.
 #if defined(GPTQ_EMULATOR) || defined(GPTQ_HAS_WGMMA)
-#define GROUP_TILE TILE
+#define GROUP_TILE(name, bits, X, rows, strips, across, unit, stages, run, asymmetric) \
+    TILE_OF(gptq::group_way(bits, rows, run), name, bits, X, rows, strips, across, unit, stages, run, asymmetric)
 #else
 #define GROUP_TILE(...)
 #endif
 
-// For runs of 128, 64 or 32 rows of W. `way` is that of 32 and 128 rows of x, `of_64` that of 64, which with 8 bits leave no
-// registers for two tiles. With runs of 32 rows there is no time in which to unpack the second.
-#define TILES(w, bits, X, run, asymmetric, way, of_64)                                                  \
-    TILE(m32_c256_##w##_r##run, bits, X, 32, 2, 8, 2, 3, run, asymmetric, warps)                        \
-    GROUP_TILE(g32_c256_##w##_r##run, bits, X, 32, 1, 16, (bits == 4 && run == 128 ? 4 : 2),            \
-               bits == 8 ? 3 : 4, run, asymmetric, way)                                                 \
-    GROUP_TILE(g64_c256_##w##_r##run, bits, X, 64, 1, 16, 2, bits == 8 ? 3 : 4, run, asymmetric, of_64) \
-    GROUP_TILE(g128_c128_##w##_r##run, bits, X, 128, 1, 8, 2, 4, run, asymmetric, way)
+// For runs of 128, 64 or 32 rows of W.
+#define TILES(w, bits, X, run, asymmetric)                                                       \
+    TILE(m32_c256_##w##_r##run, bits, X, 32, 2, 8, 2, 3, run, asymmetric)                        \
+    GROUP_TILE(g32_c256_##w##_r##run, bits, X, 32, 1, 16, (bits == 4 && run == 128 ? 4 : 2),     \
+               bits == 8 ? 3 : 4, run, asymmetric)                                               \
+    GROUP_TILE(g64_c256_##w##_r##run, bits, X, 64, 1, 16, 2, bits == 8 ? 3 : 4, run, asymmetric) \
+    GROUP_TILE(g128_c128_##w##_r##run, bits, X, 128, 1, 8, 2, 4, run, asymmetric)
 
 // For runs of whole tiles: with shorter ones registers would spill.
 #define LARGE_TILES(w, bits, X, run, asymmetric) \
-    TILE(m64_c256_##w##_r##run, bits, X, 64, 2, 8, 2, bits == 8 ? 2 : 3, run, asymmetric, warps)
+    TILE(m64_c256_##w##_r##run, bits, X, 64, 2, 8, 2, bits == 8 ? 2 : 3, run, asymmetric)
 
 // For 4 bits in runs of 128 rows with zero points built in, instead of those: units of 256 rows, fewer columns, and numbers of
 // rows in between.
-#define LONG_TILES(w, X)                                                       \
-    TILE(m32_c256_##w##_r128, 4, X, 32, 2, 8, 2, 3, 128, false, warps)         \
-    TILE(m64_c256_##w##_r128, 4, X, 64, 2, 8, 2, 3, 128, false, warps)         \
-    GROUP_TILE(g32_c128_##w##_r128, 4, X, 32, 1, 8, 4, 6, 128, false, ahead)   \
-    GROUP_TILE(g32_c256_##w##_r128, 4, X, 32, 1, 16, 4, 4, 128, false, ahead)  \
-    GROUP_TILE(g40_c256_##w##_r128, 4, X, 40, 1, 16, 4, 3, 128, false, ahead)  \
-    GROUP_TILE(g48_c128_##w##_r128, 4, X, 48, 1, 8, 4, 5, 128, false, ahead)   \
-    GROUP_TILE(g48_c256_##w##_r128, 4, X, 48, 1, 16, 4, 3, 128, false, ahead)  \
-    GROUP_TILE(g56_c256_##w##_r128, 4, X, 56, 1, 16, 4, 3, 128, false, ahead)  \
-    GROUP_TILE(g64_c128_##w##_r128, 4, X, 64, 1, 8, 4, 4, 128, false, ahead)   \
-    GROUP_TILE(g64_c256_##w##_r128, 4, X, 64, 1, 16, 4, 3, 128, false, ahead)  \
-    GROUP_TILE(g72_c128_##w##_r128, 4, X, 72, 1, 8, 4, 4, 128, false, ahead)   \
-    GROUP_TILE(g72_c192_##w##_r128, 4, X, 72, 1, 12, 2, 5, 128, false, ahead)  \
-    GROUP_TILE(g80_c128_##w##_r128, 4, X, 80, 1, 8, 2, 6, 128, false, ahead)   \
-    GROUP_TILE(g88_c192_##w##_r128, 4, X, 88, 1, 12, 2, 4, 128, false, ahead)  \
-    GROUP_TILE(g96_c128_##w##_r128, 4, X, 96, 1, 8, 2, 5, 128, false, ahead)   \
-    GROUP_TILE(g112_c128_##w##_r128, 4, X, 112, 1, 8, 2, 5, 128, false, ahead) \
-    GROUP_TILE(g128_c128_##w##_r128, 4, X, 128, 1, 8, 2, 4, 128, false, ahead) \
-    GROUP_TILE(g144_c128_##w##_r128, 4, X, 144, 1, 8, 2, 4, 128, false, ahead) \
-    GROUP_TILE(g152_c128_##w##_r128, 4, X, 152, 1, 8, 2, 4, 128, false, ahead)
+#define LONG_TILES(w, X)                                                \
+    TILE(m32_c256_##w##_r128, 4, X, 32, 2, 8, 2, 3, 128, false)         \
+    TILE(m64_c256_##w##_r128, 4, X, 64, 2, 8, 2, 3, 128, false)         \
+    GROUP_TILE(g32_c128_##w##_r128, 4, X, 32, 1, 8, 4, 6, 128, false)   \
+    GROUP_TILE(g32_c256_##w##_r128, 4, X, 32, 1, 16, 4, 4, 128, false)  \
+    GROUP_TILE(g40_c256_##w##_r128, 4, X, 40, 1, 16, 4, 3, 128, false)  \
+    GROUP_TILE(g48_c128_##w##_r128, 4, X, 48, 1, 8, 4, 5, 128, false)   \
+    GROUP_TILE(g48_c256_##w##_r128, 4, X, 48, 1, 16, 4, 3, 128, false)  \
+    GROUP_TILE(g56_c256_##w##_r128, 4, X, 56, 1, 16, 4, 3, 128, false)  \
+    GROUP_TILE(g64_c128_##w##_r128, 4, X, 64, 1, 8, 4, 4, 128, false)   \
+    GROUP_TILE(g64_c256_##w##_r128, 4, X, 64, 1, 16, 4, 3, 128, false)  \
+    GROUP_TILE(g72_c128_##w##_r128, 4, X, 72, 1, 8, 4, 4, 128, false)   \
+    GROUP_TILE(g72_c192_##w##_r128, 4, X, 72, 1, 12, 2, 5, 128, false)  \
+    GROUP_TILE(g80_c128_##w##_r128, 4, X, 80, 1, 8, 2, 6, 128, false)   \
+    GROUP_TILE(g88_c192_##w##_r128, 4, X, 88, 1, 12, 2, 4, 128, false)  \
+    GROUP_TILE(g96_c128_##w##_r128, 4, X, 96, 1, 8, 2, 5, 128, false)   \
+    GROUP_TILE(g112_c128_##w##_r128, 4, X, 112, 1, 8, 2, 5, 128, false) \
+    GROUP_TILE(g128_c128_##w##_r128, 4, X, 128, 1, 8, 2, 4, 128, false) \
+    GROUP_TILE(g144_c128_##w##_r128, 4, X, 144, 1, 8, 2, 4, 128, false) \
+    GROUP_TILE(g152_c128_##w##_r128, 4, X, 152, 1, 8, 2, 4, 128, false)

@@ -4,7 +4,7 @@
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 LONG_TILES(b4s, bf16)
-TILES(b4s, 4, bf16, 64, false, ahead, ahead)
+TILES(b4s, 4, bf16, 64, false)
 LARGE_TILES(b4s, 4, bf16, 64, false)
-TILES(b4s, 4, bf16, 32, false, turns, turns)
+TILES(b4s, 4, bf16, 32, false)
 #endif

@@ -3,6 +3,6 @@
 #include "tile_products.cuh"
 
 LONG_TILES(b4s, f16)
-TILES(b4s, 4, f16, 64, false, ahead, ahead)
+TILES(b4s, 4, f16, 64, false)
 LARGE_TILES(b4s, 4, f16, 64, false)
-TILES(b4s, 4, f16, 32, false, turns, turns)
+TILES(b4s, 4, f16, 32, false)

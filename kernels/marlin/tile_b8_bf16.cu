@@ -3,9 +3,9 @@
 #include "tile_products.cuh"
 
 #if defined(GPTQ_EMULATOR) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-TILES(b8s, 8, bf16, 128, false, ahead, turns)
+TILES(b8s, 8, bf16, 128, false)
 LARGE_TILES(b8s, 8, bf16, 128, false)
-TILES(b8s, 8, bf16, 64, false, ahead, turns)
+TILES(b8s, 8, bf16, 64, false)
 LARGE_TILES(b8s, 8, bf16, 64, false)
-TILES(b8s, 8, bf16, 32, false, turns, turns)
+TILES(b8s, 8, bf16, 32, false)
 #endif
